@@ -1,1 +1,1 @@
-""""""
+"""Causal depthwise convolution with SiLU: the operator `storm::CausalConv1d`."""

@@ -1,1 +1,1 @@
-""""""
+"""Mamba's selective scan: the operator `storm::SelectiveScan`."""

@@ -1,0 +1,46 @@
+"""`storm export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from storm_edge.cli.progress import progress
+
+
+@click.command("export")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Bundle folder to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Type in the graphs; default: the checkpoint's.",
+)
+@click.option("--temporal-pool", type=click.IntRange(1), help="Consecutive frames averaged; default: the checkpoint's.")
+@click.option("--spatial-pool", type=click.IntRange(1), help="Side of the averaged block of tokens; 2 means 2 x 2.")
+@click.option("--force", is_flag=True, help="Replace the output folder.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    checkpoint: Path,
+    output: Path,
+    dtype: str | None,
+    temporal_pool: int | None,
+    spatial_pool: int | None,
+    force: bool,
+) -> None:
+    """Export CHECKPOINT to a bundle: ONNX graphs, tokenizer, and what PyTorch makes of a few clips."""
+    from storm_edge.export.export_bundle import export_bundle
+
+    with progress(ctx, "export") as step:
+        export_bundle(
+            checkpoint,
+            output,
+            dtype=dtype,  # type: ignore[arg-type]  # click.Choice has checked it
+            temporal_pool=temporal_pool,
+            spatial_pool=spatial_pool,
+            force=force,
+            progress=step,
+        )
+    click.echo(f"{output}: a bundle. Next: storm build {output} --target cpu")

@@ -1,0 +1,62 @@
+"""`storm init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from storm_edge.cli.progress import progress
+
+
+@click.command("init")
+@click.argument("preset")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Type of the weights.")
+@click.option("--vision-tower", type=click.Path(path_type=Path), help="Import SigLIP from this Hugging Face folder.")
+@click.option("--llm", type=click.Path(path_type=Path), help="Import Qwen2 from this Hugging Face folder.")
+@click.option("--temporal", type=click.Path(path_type=Path), help="Import Mamba layers from this state dict file.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Copy the tokenizer from this folder.")
+@click.option("--force", is_flag=True, help="Replace the output folder.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    preset: str,
+    output: Path,
+    seed: int,
+    dtype: str | None,
+    vision_tower: Path | None,
+    llm: Path | None,
+    temporal: Path | None,
+    tokenizer: Path | None,
+    force: bool,
+) -> None:
+    """Write a checkpoint of PRESET (storm-7b, storm-1.5b, storm-mini) with random or imported weights."""
+    from storm_edge.runtime.presets import preset as find
+
+    config = find(preset)
+    from storm_edge.export.importers import Imported, import_language, import_temporal, import_vision
+    from storm_edge.export.initialize import initialize
+
+    if dtype:
+        config = config.model_copy(update={"dtype": dtype})
+    vision = language = layers = None
+    if vision_tower:
+        config, vision = import_vision(vision_tower, config)
+    if llm:
+        config, language = import_language(llm, config)
+        tokenizer = tokenizer or llm
+    if temporal:
+        layers = import_temporal(temporal, config)
+    with progress(ctx, "init") as step:
+        initialize(
+            config,
+            output,
+            seed=seed,
+            imported=Imported(vision, layers, language),
+            tokenizer=tokenizer,
+            force=force,
+            progress=step,
+        )
+    click.echo(f"{output}: a {preset} checkpoint. Next: storm export {output} -o BUNDLE")

@@ -1,0 +1,157 @@
+"""`storm export`: checkpoint -> bundle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from storm_edge.export.checkpoint import Checkpoint
+from storm_edge.export.graph_file import StreamedModel
+from storm_edge.export.model.load import load_temporal, load_vision
+from storm_edge.export.model.temporal import keep_scan_parameters_fp32
+from storm_edge.export.reference import ReferenceClip, load_language_model, record_clips
+from storm_edge.export.tokenizer import copy_tokenizer
+from storm_edge.export.trace.decoder import compose_decoder
+from storm_edge.export.trace.embedding import write_embedding
+from storm_edge.export.trace.temporal import trace_temporal
+from storm_edge.export.trace.vision import trace_vision
+from storm_edge.export.weights import write_safetensors
+from storm_edge.plugins.causal_conv1d import op as causal_conv1d
+from storm_edge.plugins.selective_scan import op as selective_scan
+from storm_edge.runtime.bundle import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    GraphSpec,
+    Manifest,
+    Stage,
+    TensorSpec,
+    describe_file,
+    to_json,
+)
+from storm_edge.runtime.config import DType, ReductionConfig, StormConfig, parse_config
+from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.llm.prompt import ChatPrompt, Message
+from storm_edge.runtime.publish import staging
+
+_PACKAGES = ("storm-edge", "torch", "transformers", "onnx", "onnxscript", "numpy")
+
+
+def export_bundle(
+    checkpoint_path: Path,
+    output: Path,
+    *,
+    dtype: DType | None = None,
+    temporal_pool: int | None = None,
+    spatial_pool: int | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write the bundle of a checkpoint to the folder `output`.
+
+    `dtype` is the type of weights and activations in the graphs, by default the checkpoint's; the pooling factors
+    override the configuration's. Raises UsageError where `output` exists and not `force`, CheckpointError.
+    """
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists already: choose another folder or add --force to replace it.")
+    checkpoint = Checkpoint.open(checkpoint_path)
+    config = _with_pooling(checkpoint.config, temporal_pool, spatial_pool)
+    dtype = dtype or config.dtype
+    torch_dtype = getattr(torch, dtype)
+    with staging(output) as folder:
+        graphs = folder / "graphs"
+        graphs.mkdir()
+        progress("tokenizer")
+        copy_tokenizer(checkpoint.root / "llm", folder / "tokenizer", config.llm.vocab_size)
+        vision, temporal = load_vision(checkpoint), load_temporal(checkpoint, config)
+        progress("reference record")
+        clips = _reference_clips(config, ChatPrompt.open(folder / "tokenizer"))
+        clip_files = []
+        for i, record in enumerate(record_clips(clips, vision, temporal, load_language_model(checkpoint))):
+            clip_files.append(f"reference/clip{i}.safetensors")
+            (folder / "reference").mkdir(exist_ok=True)
+            write_safetensors(folder / clip_files[-1], record)
+        specs: dict[Stage, GraphSpec] = {}
+        progress("vision graph")
+        model = trace_vision(vision.to(torch_dtype), config)
+        specs["vision"] = _save(StreamedModel(model), graphs, "vision")
+        progress("temporal graph")
+        temporal.to(torch_dtype)
+        keep_scan_parameters_fp32(temporal)
+        specs["temporal"] = _save(StreamedModel(trace_temporal(temporal, config, torch_dtype)), graphs, "temporal")
+        progress("decoder graph")
+        specs["decoder"] = _save(compose_decoder(config.llm, checkpoint.llm, dtype), graphs, "decoder")
+        write_embedding(checkpoint.llm, graphs / "embedding.safetensors")
+        progress("manifest")
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            config=config,
+            dtype=dtype,
+            graphs=specs,
+            embedding="graphs/embedding.safetensors",
+            tokenizer="tokenizer",
+            clips=clip_files,
+            operators={op.NAME: op.VERSION for op in (selective_scan, causal_conv1d)},
+            checkpoint_sha256=checkpoint.sha256(),
+            versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+            files={p.relative_to(folder).as_posix(): describe_file(p) for p in files},
+        )
+        (folder / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+
+
+def synthetic_frames(count: int, size: int, seed: int) -> NDArray[np.uint8]:
+    """A seeded clip (count, size, size, 3): a square moves over a noisy gradient, so that every frame differs."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    ramp = np.linspace(0, 160, size, dtype=np.float32)
+    background = ramp[:, None, None] * rng.uniform(0.2, 1, 3) + ramp[None, :, None] * rng.uniform(0, 0.5, 3)
+    background = background + rng.uniform(0, 40, (size, size, 3))  # (size, size, 3)
+    frames = np.repeat(background[None], count, axis=0)
+    side, start, end = max(size // 4, 1), *rng.integers(0, size - size // 4, (2, 2))
+    for i, frame in enumerate(frames):
+        top, left = (start + (end - start) * i // max(count - 1, 1)).tolist()
+        frame[top : top + side, left : left + side] = rng.uniform(120, 255, 3)
+    return frames.clip(0, 255).astype(np.uint8)
+
+
+def _reference_clips(config: StormConfig, prompt: ChatPrompt) -> list[ReferenceClip]:
+    k = config.reduction.temporal_pool
+    newline = prompt.newline_id if config.reduction.newline_token else None
+    questions = ("What happens in this video?", "Which way does the square move?", "Describe the first frame.")
+    clips = []
+    for seed, (groups, question) in enumerate(zip((2, 1, 3), questions, strict=True)):
+        ids = prompt.render([Message("user", question, video=True)])
+        frames = synthetic_frames(groups * k, config.vision.image_size, seed)
+        clips.append(ReferenceClip(frames, ids.before, ids.after, newline))
+    return clips
+
+
+def _with_pooling(config: StormConfig, temporal_pool: int | None, spatial_pool: int | None) -> StormConfig:
+    chosen = {"temporal_pool": temporal_pool, "spatial_pool": spatial_pool}
+    reduction = config.reduction.model_dump() | {k: v for k, v in chosen.items() if v is not None}
+    data = config.model_dump() | {"reduction": ReductionConfig.model_validate(reduction).model_dump()}
+    return parse_config(data, "the requested pooling", UsageError)
+
+
+def _save(streamed: StreamedModel, folder: Path, stage: Stage) -> GraphSpec:
+    streamed.save(folder / f"{stage}.onnx", f"{stage}.data")
+    model = streamed.model
+    data = f"graphs/{stage}.data" if (folder / f"{stage}.data").exists() else None
+    return GraphSpec(
+        file=f"graphs/{stage}.onnx",
+        data=data,
+        opset=next(o.version for o in model.opset_import if o.domain == ""),
+        inputs=[_spec(value) for value in model.graph.input],
+        outputs=[_spec(value) for value in model.graph.output],
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorSpec(name=value.name, dtype=dtype, shape=[d.dim_param or d.dim_value for d in tensor.shape.dim])

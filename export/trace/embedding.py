@@ -1,0 +1,14 @@
+"""The token embedding table of a bundle: kept beside the graph, because the runtime reads single rows of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storm_edge.export.trace.decoder import EMBEDDING
+from storm_edge.export.weights import Weights, write_safetensors
+from storm_edge.runtime.llm.embedding import TENSOR_NAME
+
+
+def write_embedding(weights: Weights, path: Path) -> None:
+    """Write [vocabulary, D] in the checkpoint's own type; `compose_decoder` has checked its shape."""
+    write_safetensors(path, {TENSOR_NAME: weights.lazy(EMBEDDING)})

@@ -1,0 +1,54 @@
+"""`storm::CausalConv1d` in PyTorch: the readable reference that every other form is measured against."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from storm_edge.plugins.causal_conv1d.op import INPUTS, SCHEMA
+from storm_edge.plugins.torch_common import check_tensors, onnx_node
+
+
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, initial_state: Tensor, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Causal depthwise convolution over the tokens, then SiLU; forward only, no gradients.
+
+    x: T[batch, length, channels]; weight: T[channels, width], its last column weighs the token itself;
+    bias: T[channels]; initial_state: T[batch, width-1, channels], the tokens before the first, in token order.
+    T is float32, float16 or bfloat16, the arithmetic is float32 throughout.
+    `reverse` runs from the last token to the first: the initial state is the tokens after the last one, again in token
+    order, and the final state is the first tokens.
+
+    Returns y T[batch, length, channels] and final_state T[batch, width-1, channels]. While `torch.onnx.export` traces
+    it, the call becomes one storm::CausalConv1d node.
+    Raises TypeError or ValueError naming the input that does not fit.
+    Source: Gu and Dao, "Mamba", arXiv 2312.00752, section 3.4.
+    """
+    tensors = (x, weight, bias, initial_state)
+    check_tensors(SCHEMA, dict(zip(INPUTS, tensors, strict=True)))
+    if torch.onnx.is_in_onnx_export():
+        outputs = [(x.dtype, x.shape), (initial_state.dtype, initial_state.shape)]
+        return onnx_node(SCHEMA, tensors, outputs, reverse)
+    result: tuple[Tensor, Tensor] = _causal_conv1d(*tensors, reverse)
+    return result
+
+
+@torch.library.custom_op("storm::causal_conv1d", mutates_args=())
+def _causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, initial_state: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    length, kept = x.shape[1], weight.shape[1] - 1
+    tokens = torch.cat((x, initial_state) if reverse else (initial_state, x), dim=1)  # (batch, length + kept, channels)
+    taps = weight.flip(1) if reverse else weight
+    y = bias.float().expand(x.shape).clone()  # (batch, length, channels)
+    for tap in range(kept + 1):
+        y.addcmul_(tokens[:, tap : tap + length].float(), taps[:, tap].float())
+    final_state = tokens[:, :kept] if reverse else tokens[:, length:]
+    return functional.silu(y).to(x.dtype), final_state.clone(memory_format=torch.contiguous_format)
+
+
+@_causal_conv1d.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, initial_state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), initial_state.new_empty(initial_state.shape)

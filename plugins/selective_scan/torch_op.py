@@ -1,0 +1,88 @@
+"""`storm::SelectiveScan` in PyTorch: the readable reference that every other form is measured against."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from storm_edge.plugins.selective_scan.op import INPUTS, SCHEMA
+from storm_edge.plugins.torch_common import check_tensors, onnx_node
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    initial_state: Tensor,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Mamba's selective scan with gate; forward only, no gradients.
+
+    u, delta, z: T[batch, length, channels]; B, C: T[batch, length, state]; A: f32[channels, state], negative;
+    D, delta_bias: f32[channels]; initial_state: f32[batch, channels, state].
+    T is float32, float16 or bfloat16, the arithmetic is float32 throughout.
+    `reverse` runs from the last token to the first; nothing is flipped: the initial state is what lies after the last
+    token, the final state what is left at the first.
+
+    Returns y T[batch, length, channels] and final_state f32[batch, channels, state]. While `torch.onnx.export` traces
+    it, the call becomes one storm::SelectiveScan node.
+    Raises TypeError or ValueError naming the input that does not fit.
+    Source: Gu and Dao, "Mamba", arXiv 2312.00752, algorithm 2, with the softplus, skip and gate around it.
+    """
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    check_tensors(SCHEMA, dict(zip(INPUTS, tensors, strict=True)))
+    if torch.onnx.is_in_onnx_export():
+        outputs = [(u.dtype, u.shape), (initial_state.dtype, initial_state.shape)]
+        return onnx_node(SCHEMA, tensors, outputs, reverse)
+    result: tuple[Tensor, Tensor] = _selective_scan(*tensors, reverse)
+    return result
+
+
+@torch.library.custom_op("storm::selective_scan", mutates_args=())
+def _selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    initial_state: Tensor,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    batch, length, channels = u.shape
+    u32, z32, B32, C32 = u.float(), z.float(), B.float(), C.float()
+    step = functional.softplus(delta.float() + delta_bias, threshold=20.0)  # (batch, length, channels)
+    inflow = step * u32  # (batch, length, channels)
+    y = torch.empty(batch, length, channels, dtype=torch.float32, device=u.device)
+    state = initial_state.clone(memory_format=torch.contiguous_format)  # (batch, channels, state)
+    decay = torch.empty_like(state)
+    for t in reversed(range(length)) if reverse else range(length):
+        torch.mul(step[:, t, :, None], A, out=decay).exp_()
+        state.mul_(decay).addcmul_(inflow[:, t, :, None], B32[:, t, None, :])
+        y[:, t] = torch.matmul(state, C32[:, t, :, None]).squeeze(-1)
+    y.addcmul_(u32, D).mul_(functional.silu(z32))
+    return y.to(u.dtype), state
+
+
+@_selective_scan.register_fake
+def _(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    initial_state: Tensor,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    return u.new_empty(u.shape), initial_state.new_empty(initial_state.shape)

@@ -1,0 +1,154 @@
+"""The canonical decoder graph on ONNX Runtime's CPU provider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from storm_edge.runtime.config import LanguageConfig
+from storm_edge.runtime.errors import BundleError, EngineError, UsageError
+from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.kv_cache import KvCache
+
+Float32Array = npt.NDArray[np.float32]
+
+_TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeDecoder:
+    """Implements `LanguageModel`. Prompts are appended in chunks, which bounds the attention's memory."""
+
+    def __init__(
+        self,
+        graph_path: Path,
+        config: LanguageConfig,
+        embedding: EmbeddingTable,
+        max_length: int,
+        chunk: int = 256,
+        threads: int | None = None,
+    ) -> None:
+        """Load the graph; raises EngineError if ONNX Runtime cannot, BundleError if it is not `config`'s decoder."""
+        if not 1 <= max_length <= config.max_position_embeddings:
+            raise UsageError(
+                f"a length of {max_length} tokens is outside what the language model was made for:"
+                f" choose 1 to {config.max_position_embeddings}."
+            )
+        self._config, self._embedding, self._max_length, self._chunk = config, embedding, max_length, chunk
+        self._session = _load(graph_path, threads)
+        found = {value.name: (value.type, list(value.shape)) for value in self._session.get_inputs()}
+        self._dtype = _check_inputs(graph_path, config, found)
+        if (embedding.vocab_size, embedding.width) != (config.vocab_size, config.hidden_size):
+            raise BundleError(
+                f"the embedding table beside {graph_path} is [{embedding.vocab_size}, {embedding.width}] instead of"
+                f" [{config.vocab_size}, {config.hidden_size}]: export the bundle again."
+            )
+        names = [
+            (f"past_{kind}_{i}", f"present_{kind}_{i}")
+            for i in range(config.num_hidden_layers)
+            for kind in ("key", "value")
+        ]
+        self._cache = KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, max_length)
+        self._position = 0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit."""
+        return self._max_length
+
+    @property
+    def position(self) -> int:
+        """Tokens appended so far."""
+        return self._position
+
+    def embed(self, ids: Sequence[int]) -> Float32Array:
+        """float32 [len(ids), D]."""
+        return self._embedding.rows(ids)
+
+    def append(self, embeds: Float32Array) -> Float32Array:
+        """Append [S, D] in chunks; returns the last position's logits, float32 [vocabulary]."""
+        if embeds.ndim != 2 or embeds.shape[1] != self._config.hidden_size or not len(embeds):
+            raise ValueError(f"embeds is {list(embeds.shape)}, expected [S, {self._config.hidden_size}] with S >= 1")
+        start, end = self._position, self._position + len(embeds)
+        if end > self._max_length:
+            raise UsageError(
+                f"{len(embeds)} more tokens after {start} do not fit the {self._max_length} of this engine:"
+                " use fewer frames, a larger --sample, or a shorter question."
+            )
+        for offset in range(0, len(embeds), self._chunk):
+            logits = self._run(embeds[offset : offset + self._chunk], start + offset)  # (vocabulary)
+        self._position = end
+        return logits
+
+    def rewind(self, position: int) -> None:
+        """Forget what was appended after `position`."""
+        if not 0 <= position <= self._position:
+            raise ValueError(f"cannot rewind to {position}: {self._position} tokens were appended")
+        self._position = position
+
+    def _run(self, embeds: npt.NDArray[Any], start: int) -> Float32Array:
+        count = len(embeds)
+        self._cache.fit(start + count, kept=start)
+        binding = self._session.io_binding()
+        # Named, so that they outlive the run: a binding refers to their memory.
+        inputs = {
+            "inputs_embeds": np.ascontiguousarray(embeds[None], self._dtype),  # (1, S, D)
+            "position_ids": np.arange(start, start + count, dtype=np.int64)[None],  # (1, S)
+            "write_indices": np.array([start], np.int64),
+        }
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        self._cache.bind(binding)
+        logits: Float32Array = np.empty((1, 1, self._config.vocab_size), np.float32)
+        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
+        try:
+            self._session.run_with_iobinding(binding)
+        # ONNX Runtime's exceptions share no base of their own.
+        except Exception as e:
+            raise EngineError(
+                f"the language model failed at tokens {start} to {start + count} ({_line(e)}):"
+                " use fewer frames, or check the bundle with storm verify."
+            ) from e
+        return logits.reshape(-1)
+
+
+def _load(path: Path, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as e:
+        raise EngineError(
+            f"ONNX Runtime cannot load {path} ({_line(e)}): build its engine again, or try storm verify."
+        ) from e
+
+
+def _check_inputs(path: Path, config: LanguageConfig, found: dict[str, tuple[str, list[object]]]) -> Any:
+    """The graph's floating type; BundleError where inputs are not those of `config`'s decoder."""
+    kind = found.get("inputs_embeds", ("", []))[0]
+    cache: tuple[str, list[object]] = (kind, [1, config.num_key_value_heads, "length", config.head_dim])
+    expected: dict[str, tuple[str, list[object]]] = {
+        "inputs_embeds": (kind, [1, "sequence", config.hidden_size]),
+        "position_ids": ("tensor(int64)", [1, "sequence"]),
+        "write_indices": ("tensor(int64)", [1]),
+    }
+    for i in range(config.num_hidden_layers):
+        expected |= {f"past_key_{i}": cache, f"past_value_{i}": cache}
+    wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    if wrong or kind not in _TYPES:
+        raise BundleError(
+            f"{path} is not the decoder that the bundle's configuration describes (input"
+            f" {', '.join(wrong) or 'inputs_embeds: ' + kind}): export the bundle again."
+        )
+    return _TYPES[kind]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,89 @@
+"""Choosing the next token from logits. Without options: the most likely one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from storm_edge.runtime.errors import EngineError, UsageError
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How an answer is drawn, and where it ends; raises UsageError for values that mean nothing."""
+
+    temperature: float = 0.0  # 0: greedy
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0  # of tokens already in the answer, as in CTRL (arXiv 1909.05858)
+    seed: int | None = None  # None: different every time
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for name, valid, wanted in (
+            ("temperature", math.isfinite(self.temperature) and self.temperature >= 0, "0 (greedy) or above"),
+            ("top_k", self.top_k >= 0, "0 (all tokens) or above"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("repetition_penalty", math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0, "above 0"),
+            ("seed", self.seed is None or self.seed >= 0, "0 or above"),
+            ("stop", all(self.stop), "one or more strings that are not empty"),
+            ("max_tokens", self.max_tokens >= 1, "1 or above"),
+        ):
+            if not valid:
+                raise UsageError(f"{name} {getattr(self, name)} makes no sense: it must be {wanted}.")
+        if self.temperature == 0 and (self.top_k or self.top_p < 1):
+            raise UsageError("top_k and top_p change nothing at temperature 0: set a temperature, or leave them out.")
+
+
+class Sampler:
+    """Draws one token after the other; equal options with a seed give equal draws."""
+
+    def __init__(self, options: SamplingOptions) -> None:
+        self._options = options
+        self._random = np.random.default_rng(options.seed)
+
+    def next(self, logits: Float32Array, generated: Sequence[int]) -> int:
+        """A token id for logits [vocabulary], `generated` being the answer so far.
+
+        Raises EngineError where the logits are not numbers.
+        """
+        scores = logits.astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise EngineError(
+                "the language model's logits are not finite numbers: build its engine with a wider --llm-precision, "
+                "or check it with storm verify."
+            )
+        self._penalize(scores, generated)
+        if self._options.temperature == 0:
+            return int(scores.argmax())
+        probabilities = self._probabilities(scores)
+        return int(self._random.choice(len(probabilities), p=probabilities))
+
+    def _penalize(self, scores: Float64Array, generated: Sequence[int]) -> None:
+        seen = np.unique(np.asarray(generated, dtype=np.int64))
+        penalty = self._options.repetition_penalty
+        scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
+
+    def _probabilities(self, scores: Float64Array) -> Float64Array:
+        # The maximum goes first, so that no temperature can overflow.
+        scores = (scores - scores.max()) / self._options.temperature
+        top_k, top_p = self._options.top_k, self._options.top_p
+        if 0 < top_k < len(scores):
+            scores[scores < np.partition(scores, -top_k)[-top_k]] = -np.inf
+        probabilities = np.exp(scores)
+        probabilities /= probabilities.sum()
+        if top_p < 1:
+            order = np.argsort(-probabilities, kind="stable")
+            # A token stays while those before it have not reached top_p, so the first always stays.
+            before = np.cumsum(probabilities[order]) - probabilities[order]
+            probabilities[order[before >= top_p]] = 0.0
+            probabilities /= probabilities.sum()
+        return probabilities

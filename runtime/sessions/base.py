@@ -1,0 +1,30 @@
+"""What every way of running a graph offers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class SupportsDLPack(Protocol):
+    """Any tensor of the DLPack protocol: a numpy array, a torch tensor, a device buffer."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+class Session(Protocol):
+    """A loaded graph. Tensors go in and come out as DLPack, on the session's device."""
+
+    def run(self, **inputs: SupportsDLPack) -> dict[str, Array]:
+        """Run once; keys are the graph's input and output names. Raises EngineError."""
+        ...
+
+
+def host_array(tensor: SupportsDLPack) -> Array:
+    """A numpy view of a tensor in host memory; numpy arrays pass through, types DLPack lacks included."""
+    return tensor if isinstance(tensor, np.ndarray) else np.from_dlpack(tensor)

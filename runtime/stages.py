@@ -1,0 +1,73 @@
+"""The three stages of an engine, loaded: vision, temporal, decoder, with the embedding table beside it.
+
+pipeline and verify both drive these, so what is verified is what answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.engine import EngineRecord
+from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
+from storm_edge.runtime.sessions.base import Session, host_array
+from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+VISION_BATCH = 8  # frames; more gain nothing on a CPU, and memory for activations grows with them
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """An engine's loaded graphs."""
+
+    vision_session: Session
+    temporal_session: Session
+    decoder: LanguageModel
+    temporal_pool: int
+
+    @classmethod
+    def load(cls, bundle: Bundle, record: EngineRecord, *, threads: int | None = None) -> Stages:
+        """Load the graphs an engine names; raises EngineError or BundleError."""
+        path = {stage: bundle.path(name) for stage, name in record.graphs.items()}
+        embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
+        llm = bundle.config.llm
+        return cls(
+            vision_session=OnnxRuntimeSession(path["vision"], threads),
+            temporal_session=OnnxRuntimeSession(path["temporal"], threads),
+            decoder=OnnxRuntimeDecoder(
+                path["decoder"], llm, embedding, max_length=llm.max_position_embeddings, threads=threads
+            ),
+            temporal_pool=bundle.config.reduction.temporal_pool,
+        )
+
+    def vision(self, frames: NDArray[np.uint8]) -> Float32:
+        """Frames (T, H, W, 3) -> tokens (T, N, D), a batch at a time."""
+        batches = [
+            host_array(self.vision_session.run(frames=frames[i : i + VISION_BATCH])["tokens"])
+            for i in range(0, len(frames), VISION_BATCH)
+        ]
+        return np.concatenate(batches)
+
+    def temporal(self, tokens: Float32) -> Float32:
+        """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
+        if missing := -len(tokens) % self.temporal_pool:
+            tokens = np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)])
+        return host_array(self.temporal_session.run(tokens=tokens[None])["visual_tokens"])
+
+
+def flatten_visual(llm: LanguageModel, visual: Float32, newline: int | None) -> Float32:
+    """Visual tokens (1, F, n, D) of F pooled frames as rows of the prompt (F * n, D).
+
+    With `newline` the embedding of that token follows every frame's tokens.
+    """
+    frames = visual[0]  # (F, n, D)
+    if newline is not None:
+        rows = np.broadcast_to(llm.embed([newline]), (len(frames), 1, frames.shape[-1]))
+        frames = np.concatenate([frames, rows], axis=1)
+    return frames.reshape(-1, frames.shape[-1])

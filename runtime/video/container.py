@@ -1,0 +1,236 @@
+"""One video file on the local disk: opened so that it can open nothing else, decoded, and searched by keyframes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import chain, dropwhile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, NamedTuple
+
+import av
+from av import VideoFrame
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from storm_edge.runtime.errors import VideoError
+from storm_edge.runtime.video.sampling import TOLERANCE, Shot
+
+# Formats that hold their pictures themselves. Playlists and scripts (hls, dash, concat, image sequences, subtitles...)
+# name other files or hosts and are left out; sound formats are in so that they are refused for the right reason.
+_FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,ivf,obu,h264,hevc,m4v,mjpeg,nut,yuv4mpegpipe,mxf,"
+    "gif,apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,jpegxl_pipe,wav,mp3,flac,aac"
+)
+# Their indexes say where keyframes are, and their packets when they are shown: only these are searched.
+_INDEXED = {"mov", "matroska"}
+# Over a shorter stretch, decoding on is cheaper than a search.
+_WORTH_A_SEARCH = 0.25  # seconds
+
+
+class _Keyframe(NamedTuple):
+    time: float  # when it is shown, in seconds
+    target: int  # what to seek to get there, in ticks
+
+
+class VideoFile:
+    """The pictures of one file; a context manager. Raises VideoError if the file is missing or holds no pictures."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._scout: VideoFile | None = None
+        self._used = False  # whether the reading position has moved
+        self._file, self._container, self._stream = _open(path)
+        self._indexed = bool(_INDEXED & set(self._container.format.name.split(",")))
+        self._tick = self._stream.time_base or Fraction(1, 1000)
+        self._rate = self._stream.average_rate or Fraction(25)
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def close(self) -> None:
+        """Closes the file; frames already read stay valid."""
+        if self._scout is not None:
+            self._scout.close()
+        self._container.close()
+        self._file.close()
+
+    def shots(self) -> Iterator[Shot[VideoFrame]]:
+        """Every frame from the first on, in order of presentation; what is damaged is left out."""
+        if self._used:  # opened anew, because only some formats can be sought back to their very beginning
+            self._container.close()
+            self._file.close()
+            self._file, self._container, self._stream = _open(self._path)
+            self._used = False
+        return self._decode()
+
+    def span(self) -> tuple[float, float]:
+        """When the first and the last frame appear, in seconds.
+
+        Found by decoding, from the last keyframe on where the format has an index: durations in headers may be missing,
+        and they are wrong for files cut short.
+        """
+        first = next(self.shots(), None)
+        if first is None:
+            raise VideoError(f"no frame of {self} can be read: it is empty, damaged or cut short.")
+        last = self._last()
+        if last is None:
+            last = first.time
+            for shot in self.shots():
+                last = shot.time
+        return first.time, last
+
+    def skip(self, now: float, time: float) -> Iterator[Shot[VideoFrame]] | None:
+        """The frames from the last keyframe at or before `time` on; None if none is later than `now`.
+
+        After it all frames are those of a full decode: what precedes the keyframe in presentation but follows it in the
+        file (open groups of pictures) may refer to frames that were skipped, and is dropped.
+        """
+        if not self._indexed or time - now < _WORTH_A_SEARCH:
+            return None
+        if self._scout is None:
+            self._scout = VideoFile(self._path)
+        keyframe = self._scout._keyframe(math.floor((time + TOLERANCE) / self._tick))
+        if keyframe is None or keyframe.time <= now:
+            return None
+        shots = self._decode_from(keyframe)
+        head = next(shots, None)
+        if head is None or head.time > time + TOLERANCE or head.frame.is_corrupt:
+            # Not a frame to start from, whatever the index says: read this file in order from here on.
+            self._indexed = False
+            return dropwhile(lambda shot: shot.time <= now, self.shots())
+        return chain([head], shots)
+
+    def _last(self) -> float | None:
+        """When the last frame appears, decoding the last group of pictures only; None if the index cannot tell."""
+        duration = self._stream.duration or (self._container.duration or 0) * Fraction(1, av.time_base) / self._tick
+        keyframe = self._keyframe((self._stream.start_time or 0) + math.ceil(duration)) if self._indexed else None
+        if keyframe is None:
+            return None
+        last = None
+        for shot in self._decode_from(keyframe):
+            last = shot.time
+        return last
+
+    def _keyframe(self, ticks: int) -> _Keyframe | None:
+        """The last keyframe shown by `ticks`, if the index knows; moves the reading position."""
+        self._used = True
+        target = ticks
+        for _ in range(2):
+            try:
+                self._container.seek(target, stream=self._stream)
+                packet = next(self._container.demux(self._stream))
+            except (FFmpegError, StopIteration):
+                return None
+            if packet.pts is None or not packet.is_keyframe:
+                return None
+            if packet.pts <= ticks:
+                return _Keyframe(self._seconds(packet.pts), target)
+            if packet.dts is None:
+                return None
+            # The index sorts by decoding time: this one is decoded by then but shown later, so take the one before.
+            target = packet.dts - 1
+        return None
+
+    def _decode_from(self, keyframe: _Keyframe) -> Iterator[Shot[VideoFrame]]:
+        self._used = True
+        try:
+            self._container.seek(keyframe.target, stream=self._stream)
+        except FFmpegError:
+            return iter(())
+        return dropwhile(lambda shot: shot.time < keyframe.time, self._decode())
+
+    def _decode(self) -> Iterator[Shot[VideoFrame]]:
+        """The frames from the reading position on; those without a timestamp follow at the stream's average rate."""
+        self._used = True
+        time, gap = 0.0, 0.0
+        for packet in self._packets():
+            frames: list[VideoFrame] = []
+            with suppress(FFmpegError):
+                frames = self._stream.decode(packet)
+            for frame in frames:
+                time = time + gap if frame.pts is None else self._seconds(frame.pts)
+                gap = float(1 / self._rate)
+                yield Shot(time, frame)
+
+    def _packets(self) -> Iterator[Packet[VideoStream] | None]:
+        """The stream's packets, then None, which empties the decoder; a file cut short just ends earlier."""
+        with suppress(FFmpegError):
+            for packet in self._container.demux(self._stream):
+                # A packet cut short decodes to a frame that is partly noise; one without bytes is demux's own end mark.
+                if packet.size and not packet.is_corrupt:
+                    yield packet
+        yield None
+
+    def _seconds(self, ticks: int) -> float:
+        return float(ticks * self._tick)
+
+
+class _Bytes:
+    """A file without its name, in which libav would look for patterns and protocols."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def check_file(path: Path) -> None:
+    """Raises VideoError unless `path` is a file with something in it."""
+    if not path.exists():
+        raise VideoError(f"there is no file {path}: check the path.")
+    if not path.is_file():
+        raise VideoError(f"{path} is not a file: name one video file.")
+    if not path.stat().st_size:
+        raise VideoError(f"{path} is empty: copy or download it again.")
+
+
+def _open(path: Path) -> tuple[IO[bytes], InputContainer, VideoStream]:
+    check_file(path)
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise VideoError(f"cannot read {path}: {error.strerror}; check its permissions.") from error
+    try:
+        return file, *_open_stream(path, file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open_stream(path: Path, file: IO[bytes]) -> tuple[InputContainer, VideoStream]:
+    try:
+        container = av.open(
+            _Bytes(file),
+            "r",
+            metadata_errors="replace",
+            # No protocol has this name, so that nothing else is opened, whatever the file refers to.
+            container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "none"},
+        )
+    except (FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{path} is not a video that can be read here: it is damaged, cut short or of an unknown format; "
+            f"MP4, MKV, WebM, AVI, MPEG, GIF, PNG and JPEG work."
+        ) from error
+    # Cover art of music is a video stream too.
+    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    stream = next((stream for stream in pictures if stream.codec_context is not None), None)
+    if stream is None:
+        container.close()
+        if pictures:
+            raise VideoError(f"{path} is compressed by a codec unknown here: convert it to H.264 in MP4.")
+        raise VideoError(f"{path} holds no pictures, only sound or data: name a video file.")
+    stream.thread_type = "AUTO"
+    return container, stream

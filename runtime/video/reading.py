@@ -1,0 +1,143 @@
+"""Frames for the vision tower out of anything that shows pictures."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from av import VideoFrame
+
+from storm_edge.runtime.errors import UsageError, VideoError
+from storm_edge.runtime.video.container import VideoFile, check_file
+from storm_edge.runtime.video.listing import FrameStream, from_array
+from storm_edge.runtime.video.resizing import Pixels, Resizer
+from storm_edge.runtime.video.sampling import Shot, Source, paced, shown_at, spread
+
+# Beyond these a request is a slip of the keyboard, not a wish.
+MAX_FRAMES, MAX_SIZE, MAX_BATCH = 100_000, 8_192, 4_096
+MIN_FPS, MAX_FPS = 1e-4, 1000
+
+VideoSource = str | os.PathLike[str] | npt.NDArray[np.uint8] | Iterable[tuple[float, Pixels]]
+Payload = TypeVar("Payload", VideoFrame, Pixels)
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Consecutive frames uint8 [n, size, size, 3], RGB, and float64 [n], the seconds at which the source shows them."""
+
+    frames: npt.NDArray[np.uint8]
+    timestamps: npt.NDArray[np.float64]
+
+
+def read_frames(
+    source: VideoSource,
+    *,
+    size: int,
+    frames: int | None = None,
+    fps: float | None = None,
+    batch: int = 8,
+    timestamps: npt.ArrayLike | None = None,
+) -> Iterator[FrameBatch]:
+    """The frames of a video at the model's size, `batch` at a time.
+
+    `source` is the path of a local video, GIF or image; or a uint8 array [T, H, W, 3], whose frames appear at
+    `timestamps` [T] (by default one a second, from 0); or an iterable of (seconds, uint8 [H, W, 3]).
+    `frames=N` takes what is shown at N times spread evenly from the first timestamp to the last; `fps=F` what is shown
+    at first + i/F up to the last; neither takes every frame. Shown at t is the last frame that appeared by t + 0.5 ms.
+    Frames repeat where more are asked for than the video has; their timestamps are always the source's own.
+    Resized by swscale, bicubic, without keeping the aspect ratio; upright as the file's display matrix says.
+    Memory does not grow with the length, except for an iterable with `frames=N`: its end is not known before it is
+    reached, so all its frames are kept at the model's size.
+
+    Raises UsageError, at once, for wrong arguments; VideoError if the video cannot be read, at once if it is missing.
+    """
+    size = _whole("size", size, MAX_SIZE)
+    batch = _whole("batch", batch, MAX_BATCH)
+    if frames is not None and fps is not None:
+        raise UsageError("frames and fps exclude each other: give one of them.")
+    if frames is not None:
+        frames = _whole("frames", frames, MAX_FRAMES)
+    if fps is not None:
+        fps = _rate(fps)
+    if timestamps is not None and not isinstance(source, np.ndarray):
+        raise UsageError("timestamps belong to an array of frames: files and iterables have their own.")
+
+    resize = Resizer(size)
+    if isinstance(source, str | os.PathLike):
+        return _of_file(_local(source), resize, frames, fps, batch)
+    if isinstance(source, np.ndarray):
+        return _batches(_chosen(from_array(source, timestamps), frames, fps), resize, batch)
+    return _batches(_chosen(FrameStream(source, resize), frames, fps), resize, batch)
+
+
+def _of_file(path: Path, resize: Resizer, frames: int | None, fps: float | None, batch: int) -> Iterator[FrameBatch]:
+    with VideoFile(path) as video:
+        yield from _batches(_chosen(video, frames, fps), resize, batch)
+
+
+def _chosen(video: Source[Payload], frames: int | None, fps: float | None) -> Iterator[Shot[Payload]]:
+    if frames is not None:
+        first, last = video.span()
+        yield from shown_at(spread(first, last, frames), video.shots(), until_end=False, skip=video.skip)
+        return
+    shots = video.shots()
+    head = next(shots, None)
+    if head is None:
+        raise VideoError(f"no frame of {video} can be read: it is empty, damaged or cut short.")
+    shots = chain([head], shots)
+    yield from shots if fps is None else shown_at(paced(head.time, fps), shots, until_end=True, skip=video.skip)
+
+
+def _batches(
+    shots: Iterator[Shot[VideoFrame]] | Iterator[Shot[Pixels]], resize: Resizer, batch: int
+) -> Iterator[FrameBatch]:
+    pixels: list[Pixels] = []
+    times: list[float] = []
+    latest: VideoFrame | Pixels | None = None
+    for shot in shots:
+        # A frame shown twice is resized once.
+        pixels.append(pixels[-1] if pixels and shot.frame is latest else resize(shot.frame))
+        times.append(shot.time)
+        latest = shot.frame
+        if len(pixels) == batch:
+            yield FrameBatch(np.stack(pixels), np.array(times))
+            pixels, times = [], []
+    if pixels:
+        yield FrameBatch(np.stack(pixels), np.array(times))
+
+
+def _local(source: str | os.PathLike[str]) -> Path:
+    name = os.fspath(source)
+    if "://" in name:
+        raise VideoError(f"{name} is not a local file: download it first and give its path.")
+    path = Path(name)
+    check_file(path)
+    return path
+
+
+def _whole(name: str, value: int, most: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"{name} is {value!r}: give a whole number from 1 to {most}.") from error
+    if not 1 <= number <= most or isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}: give a whole number from 1 to {most}.")
+    return number
+
+
+def _rate(fps: float) -> float:
+    try:
+        number = math.nan if isinstance(fps, bool | str) else float(fps)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not MIN_FPS <= number <= MAX_FPS:
+        raise UsageError(f"fps is {fps!r}: give frames per second, from {MIN_FPS} to {MAX_FPS}.")
+    return number
