@@ -92,6 +92,8 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> Float32:
         return 0.02 * values
     if name.endswith("position_embedding.weight"):
         return 0.2 * values
+    if name.endswith("embed_tokens.weight"):
+        return 0.02 * values  # small beside what the layers add, or a tied model would only repeat its last token
     return values / np.float32(np.sqrt(np.prod(shape[1:])))
 
 

@@ -58,7 +58,8 @@ class Stages:
         """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
         if missing := -len(tokens) % self.temporal_pool:
             tokens = np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)])
-        return host_array(self.temporal_session.run(tokens=tokens[None])["visual_tokens"])
+        visual: Float32 = host_array(self.temporal_session.run(tokens=tokens[None])["visual_tokens"])
+        return visual
 
 
 def flatten_visual(llm: LanguageModel, visual: Float32, newline: int | None) -> Float32:

@@ -45,6 +45,7 @@ def _causal_conv1d(
     y = bias.float().expand(x.shape).clone()  # (batch, length, channels)
     for tap in range(kept + 1):
         y.addcmul_(tokens[:, tap : tap + length].float(), taps[:, tap].float())
+    # A copy, because a view would keep all tokens alive.
     final_state = tokens[:, :kept] if reverse else tokens[:, length:]
     return functional.silu(y).to(x.dtype), final_state.clone(memory_format=torch.contiguous_format)
 

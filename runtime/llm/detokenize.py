@@ -46,7 +46,7 @@ class StreamDecoder:
 
 
 class StopFilter:
-    """Holds back text that may yet become a stop string, and ends at the first one."""
+    """Holds back text that may yet become a stop string, and ends at the first one that is complete."""
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple(stops)
@@ -58,10 +58,11 @@ class StopFilter:
         if self.stopped:
             return ""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        # The first to be complete counts, however the text was cut into pieces.
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._take(min(found))
+            return self._take(min(found)[1])
         return self._take(len(self._held) - self._undecided())
 
     def finish(self) -> str:

@@ -1,4 +1,4 @@
-"""One video file on the local disk: opened so that it can open nothing else, decoded, and searched by keyframes."""
+"""One video file: its frames in order, its span, and its keyframes."""
 
 from __future__ import annotations
 
@@ -9,29 +9,24 @@ from fractions import Fraction
 from itertools import chain, dropwhile
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import av
 from av import VideoFrame
-from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from storm_edge.runtime.errors import VideoError
+from storm_edge.runtime.video.opening import open_video
 from storm_edge.runtime.video.sampling import TOLERANCE, Shot
 
-# Formats that hold their pictures themselves. Playlists and scripts (hls, dash, concat, image sequences, subtitles...)
-# name other files or hosts and are left out; sound formats are in so that they are refused for the right reason.
-_FORMATS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,ivf,obu,h264,hevc,m4v,mjpeg,nut,yuv4mpegpipe,mxf,"
-    "gif,apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,jpegxl_pipe,wav,mp3,flac,aac"
-)
 # Their indexes say where keyframes are, and their packets when they are shown: only these are searched.
 _INDEXED = {"mov", "matroska"}
 # Over a shorter stretch, decoding on is cheaper than a search.
 _WORTH_A_SEARCH = 0.25  # seconds
+# Timestamps that fall back by more start anew (joined recordings); by less, they are disorder.
+_RESTART = 1.0  # seconds
 
 
 class _Keyframe(NamedTuple):
@@ -46,7 +41,7 @@ class VideoFile:
         self._path = path
         self._scout: VideoFile | None = None
         self._used = False  # whether the reading position has moved
-        self._file, self._container, self._stream = _open(path)
+        self._file, self._container, self._stream = open_video(path)
         self._indexed = bool(_INDEXED & set(self._container.format.name.split(",")))
         self._tick = self._stream.time_base or Fraction(1, 1000)
         self._rate = self._stream.average_rate or Fraction(25)
@@ -74,7 +69,7 @@ class VideoFile:
         if self._used:  # opened anew, because only some formats can be sought back to their very beginning
             self._container.close()
             self._file.close()
-            self._file, self._container, self._stream = _open(self._path)
+            self._file, self._container, self._stream = open_video(self._path)
             self._used = False
         return self._decode()
 
@@ -157,19 +152,25 @@ class VideoFile:
     def _decode(self) -> Iterator[Shot[VideoFrame]]:
         """The frames from the reading position on; those without a timestamp follow at the stream's average rate."""
         self._used = True
-        time, gap = 0.0, 0.0
+        gap = float(1 / self._rate)
+        latest, shift = None, 0.0
         for packet in self._packets():
             frames: list[VideoFrame] = []
             with suppress(FFmpegError):
                 frames = self._stream.decode(packet)
             for frame in frames:
-                time = time + gap if frame.pts is None else self._seconds(frame.pts)
-                gap = float(1 / self._rate)
-                yield Shot(time, frame)
+                follows = 0.0 if latest is None else latest + gap
+                time = follows if frame.pts is None else self._seconds(frame.pts) + shift
+                if latest is not None and time < latest - _RESTART:
+                    shift += follows - time
+                    time = follows
+                latest = time if latest is None else max(time, latest)
+                yield Shot(latest, frame)
 
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
         """The stream's packets, then None, which empties the decoder; a file cut short just ends earlier."""
-        with suppress(FFmpegError):
+        # IndexError: PyAV at the end of a file in which more streams turned up on the way.
+        with suppress(FFmpegError, IndexError):
             for packet in self._container.demux(self._stream):
                 # A packet cut short decodes to a frame that is partly noise; one without bytes is demux's own end mark.
                 if packet.size and not packet.is_corrupt:
@@ -178,59 +179,3 @@ class VideoFile:
 
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._tick)
-
-
-class _Bytes:
-    """A file without its name, in which libav would look for patterns and protocols."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-
-def check_file(path: Path) -> None:
-    """Raises VideoError unless `path` is a file with something in it."""
-    if not path.exists():
-        raise VideoError(f"there is no file {path}: check the path.")
-    if not path.is_file():
-        raise VideoError(f"{path} is not a file: name one video file.")
-    if not path.stat().st_size:
-        raise VideoError(f"{path} is empty: copy or download it again.")
-
-
-def _open(path: Path) -> tuple[IO[bytes], InputContainer, VideoStream]:
-    check_file(path)
-    try:
-        file = path.open("rb", buffering=0)
-    except OSError as error:
-        raise VideoError(f"cannot read {path}: {error.strerror}; check its permissions.") from error
-    try:
-        return file, *_open_stream(path, file)
-    except BaseException:
-        file.close()
-        raise
-
-
-def _open_stream(path: Path, file: IO[bytes]) -> tuple[InputContainer, VideoStream]:
-    try:
-        container = av.open(
-            _Bytes(file),
-            "r",
-            metadata_errors="replace",
-            # No protocol has this name, so that nothing else is opened, whatever the file refers to.
-            container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "none"},
-        )
-    except (FFmpegError, OSError) as error:
-        raise VideoError(
-            f"{path} is not a video that can be read here: it is damaged, cut short or of an unknown format; "
-            f"MP4, MKV, WebM, AVI, MPEG, GIF, PNG and JPEG work."
-        ) from error
-    # Cover art of music is a video stream too.
-    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    stream = next((stream for stream in pictures if stream.codec_context is not None), None)
-    if stream is None:
-        container.close()
-        if pictures:
-            raise VideoError(f"{path} is compressed by a codec unknown here: convert it to H.264 in MP4.")
-        raise VideoError(f"{path} holds no pictures, only sound or data: name a video file.")
-    stream.thread_type = "AUTO"
-    return container, stream

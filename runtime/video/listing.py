@@ -53,7 +53,7 @@ class FrameStream:
 
     def span(self) -> tuple[float, float]:
         """When the first and the last frame appear; runs to the end and keeps every frame at the model's size."""
-        self._kept = [Shot(time, self._resize(frame)) for time, frame in _checked(self._pairs)]
+        self._kept = [Shot(shot.time, self._resize(shot.frame)) for shot in _checked(self._pairs)]
         if not self._kept:
             raise VideoError(f"no frame of {self} can be read: it is empty.")
         return self._kept[0].time, self._kept[-1].time

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from av import VideoFrame
 
 from storm_edge.runtime.errors import UsageError, VideoError
-from storm_edge.runtime.video.container import VideoFile, check_file
+from storm_edge.runtime.video.container import VideoFile
 from storm_edge.runtime.video.listing import FrameStream, from_array
+from storm_edge.runtime.video.opening import check_file
 from storm_edge.runtime.video.resizing import Pixels, Resizer
 from storm_edge.runtime.video.sampling import Shot, Source, paced, shown_at, spread
 

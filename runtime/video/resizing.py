@@ -11,19 +11,14 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 Pixels = npt.NDArray[np.uint8]
 
-# Full chroma and exact rounding: by default swscale halves the chroma of RGB and rounds to 5 levels. BITEXACT: the same
-# bytes on x86 and arm.
-_FLAGS = int(
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.BITEXACT
-)
+# libswscale/swscale.h; PyAV names all of them from version 18 on only.
+_BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE, _BITEXACT = 1 << 2, 1 << 13, 1 << 14, 1 << 18, 1 << 19
+# By default swscale halves the chroma of RGB and is up to 13 levels off. Bit-exact: the same bytes on x86 and arm.
+_FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE | _BITEXACT
 
 
 class Resizer:

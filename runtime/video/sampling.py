@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Payload = TypeVar("Payload")
 
@@ -13,7 +14,8 @@ Payload = TypeVar("Payload")
 TOLERANCE = 0.5e-3  # seconds
 
 
-class Shot(NamedTuple, Generic[Payload]):
+@dataclass(frozen=True)
+class Shot(Generic[Payload]):
     """A frame and the time it appears, in seconds."""
 
     time: float

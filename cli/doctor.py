@@ -1,0 +1,23 @@
+"""`storm doctor`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(as_json: bool) -> None:
+    """Show what this machine has and which targets it can build and run."""
+    from storm_edge.runtime.doctor import examine
+
+    facts = examine()
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for section, items in facts.items():
+        click.echo(f"{section}:")
+        for name, value in items.items():
+            click.echo(f"  {name:<17}{value}")

@@ -1,0 +1,65 @@
+"""`storm inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from storm_edge.runtime.bundle import Bundle
+
+
+@click.command("inspect")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, engines."""
+    from storm_edge.runtime.bundle import Bundle
+
+    facts = describe(Bundle.open(bundle))
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, item in value.items():
+                click.echo(f"  {name}: {item}")
+        else:
+            click.echo(f"{key}: {value}")
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """The facts of a bundle, ready for JSON."""
+    from storm_edge.runtime.engine import engine_names, read_engine
+
+    manifest, config = bundle.manifest, bundle.config
+    engines = {}
+    for name in engine_names(bundle):
+        record = read_engine(bundle, name)
+        engines[name] = f"{record.state} {record.created}, " + ("verified" if record.verified else "NOT verified")
+    return {
+        "bundle": str(bundle.root),
+        "schema": manifest.schema_version,
+        "checkpoint sha256": manifest.checkpoint_sha256,
+        "dtype": manifest.dtype,
+        "size": f"{sum(f.size for f in manifest.files.values()) / 2**20:.1f} MiB in {len(manifest.files)} files",
+        "visual tokens per pooled frame": config.pooled_tokens_per_frame,
+        "visual tokens of 32 frames": config.visual_tokens(32),
+        "context": config.llm.max_position_embeddings,
+        "graphs": {
+            stage: f"opset {graph.opset}; {_values(graph.inputs)} -> {_values(graph.outputs)}"
+            for stage, graph in manifest.graphs.items()
+        },
+        "operators": manifest.operators,
+        "versions": manifest.versions,
+        "engines": engines or "none: storm build",
+    }
+
+
+def _values(values: list[Any]) -> str:
+    shown = [f"{v.name} {v.dtype}[{', '.join(map(str, v.shape))}]" for v in values[:3]]
+    return ", ".join(shown) + (f" and {len(values) - 3} more" if len(values) > 3 else "")

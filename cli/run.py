@@ -1,0 +1,91 @@
+"""`storm run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from storm_edge.cli.progress import progress
+
+
+@click.command("run")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("video", type=str)
+@click.argument("prompt")
+@click.option("--engine", help="Engine to run; default: the newest verified one for this machine.")
+@click.option("--frames", type=int, help="Frames to look at, spread evenly; default 32.")
+@click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
+@click.option("--sample", type=int, help="Keep every N-th pooled frame.")
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Length limit of the answer.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest token.")
+@click.option("--top-k", type=int, default=0, help="Draw among the K likeliest tokens only.")
+@click.option("--top-p", type=float, default=1.0, help="Draw among the likeliest tokens of this total probability.")
+@click.option("--repetition-penalty", type=float, default=1.0, help="Above 1 discourages repeating tokens.")
+@click.option("--seed", type=int, help="Seed of the draw.")
+@click.option("--stop", multiple=True, help="End the answer before this text; may be repeated.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@click.option("--json", "as_json", is_flag=True, help="Print answer, timestamps, counts and timings as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    bundle: Path,
+    video: str,
+    prompt: str,
+    engine: str | None,
+    frames: int | None,
+    fps: float | None,
+    sample: int | None,
+    max_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repetition_penalty: float,
+    seed: int | None,
+    stop: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Answer PROMPT about the file VIDEO with an engine of BUNDLE."""
+    from storm_edge.runtime.llm.sampling import SamplingOptions
+    from storm_edge.runtime.pipeline import load
+
+    options = SamplingOptions(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+        max_tokens=max_tokens,
+    )
+    with progress(ctx, "run") as step:
+        step("load")
+        pipeline = load(bundle, engine, threads=threads)
+        step("encode video")
+        opened = pipeline.open(video, frames=frames, fps=fps, sample=sample)
+        step("prefill")
+        answer = opened.ask(prompt, options)
+    if as_json:
+        text = answer.read()
+        result = {"engine": pipeline.engine.name, "answer": text, "timestamps": opened.timestamps.tolist()}
+        click.echo(json.dumps(result | vars(answer.stats)))
+        return
+    for piece in answer:
+        click.echo(piece, nl=False)
+    click.echo()
+    if not ctx.obj["quiet"]:
+        click.echo(_summary(pipeline.engine.name, vars(answer.stats)), err=True)
+
+
+def _summary(engine: str, stats: dict[str, object]) -> str:
+    seconds = stats["seconds"]
+    assert isinstance(seconds, dict)
+    stages = ", ".join(f"{stage} {1000 * value:.0f} ms" for stage, value in seconds.items())
+    memory = stats["peak_memory_bytes"]
+    assert isinstance(memory, int)
+    return (
+        f"[{engine}: {stats['frames']} frames, {stats['visual_tokens']} visual tokens, {stats['prompt_tokens']} prompt"
+        f" tokens, {stats['answer_tokens']} answer tokens; {stages}; peak {memory / 2**20:.0f} MiB]"
+    )
