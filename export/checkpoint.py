@@ -54,7 +54,7 @@ class Checkpoint:
         check_tensors(_unprefixed(vision.shapes), vision_shapes(config), f"{root / 'vision_tower'}", NOT_RUN)
         check_tensors(temporal.shapes, temporal_shapes(config), f"{root / 'temporal.safetensors'}")
         tied = ("lm_head.weight",) if config.llm.tie_word_embeddings else ()
-        check_tensors(llm.shapes, language_shapes(config), f"{root / 'llm'}", tied)
+        check_tensors(llm.shapes, language_shapes(config.llm), f"{root / 'llm'}", tied)
         return cls(root, config, vision, temporal, llm)
 
     def sha256(self) -> str:

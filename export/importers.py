@@ -47,14 +47,12 @@ def import_language(folder: Path, config: StormConfig) -> tuple[StormConfig, Ten
         raise CheckpointError(f"{folder} holds a model of type {found.get('model_type')!r}: give a Qwen2 folder.")
     rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default" or found.get("use_sliding_window"):
-        raise CheckpointError(
-            f"{folder} uses scaled rotary embeddings or a sliding window, which STORM's Qwen2 has not."
-        )
+        raise CheckpointError(f"{folder} has scaled rotary embeddings or a sliding window: give a plain Qwen2.")
     config = _with_section(config, "llm", {"rope_theta": rope.get("rope_theta"), **found}, folder)
     weights = Weights.open(folder)
     tied = ("lm_head.weight",) if config.llm.tie_word_embeddings else ()
-    check_tensors(weights.shapes, language_shapes(config), str(folder), tied)
-    return config, {name: weights.lazy(name) for name in language_shapes(config)}
+    check_tensors(weights.shapes, language_shapes(config.llm), str(folder), tied)
+    return config, {name: weights.lazy(name) for name in language_shapes(config.llm)}
 
 
 def import_temporal(file: Path, config: StormConfig) -> Tensors:

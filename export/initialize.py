@@ -57,7 +57,7 @@ def initialize(
         write_safetensors(folder / "temporal.safetensors", _typed(temporal, config.dtype))
         progress("language model")
         (folder / "llm").mkdir()
-        language = imported.language or _random(language_shapes(config), seed)
+        language = imported.language or _random(language_shapes(config.llm), seed)
         write_safetensors(folder / "llm" / "model.safetensors", _typed(language, config.dtype))
         if tokenizer is not None:
             copy_tokenizer(tokenizer, folder / "llm", config.llm.vocab_size)

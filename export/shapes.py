@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.config import LanguageConfig, StormConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -57,9 +57,8 @@ def temporal_shapes(config: StormConfig) -> Shapes:
     return shapes
 
 
-def language_shapes(config: StormConfig) -> Shapes:
+def language_shapes(llm: LanguageConfig) -> Shapes:
     """Qwen2's tensors, Hugging Face names."""
-    llm = config.llm
     width, heads, kv = llm.hidden_size, llm.num_attention_heads * llm.head_dim, llm.num_key_value_heads * llm.head_dim
     shapes: Shapes = {"model.embed_tokens.weight": (llm.vocab_size, width), "model.norm.weight": (width,)}
     if not llm.tie_word_embeddings:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storm_edge.runtime.config import DType, StormConfig
-from storm_edge.runtime.errors import BundleError
+from storm_edge.runtime.errors import BundleError, StormError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -147,7 +147,7 @@ class Bundle:
             raise BundleError(f"{path} cannot be read ({e.strerror}): check its permissions or {advice}.") from e
 
 
-def read_record(path: Path, what: str, error: type[BundleError] = BundleError) -> dict[str, Any]:
+def read_record(path: Path, what: str, error: type[StormError] = BundleError) -> dict[str, Any]:
     """Decode a JSON object of ours; raises `error` that names `what` where it is damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

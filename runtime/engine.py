@@ -64,7 +64,7 @@ def read_engine(bundle: Bundle, name: str) -> EngineRecord:
     if not path.is_file():
         known = ", ".join(sorted(p.parent.name for p in _records(bundle))) or "none"
         raise UsageError(f"{bundle.root} has no engine {name!r} (it has: {known}): {again} or choose another.")
-    data = read_record(path, "the engine")
+    data = read_record(path, "the engine", EngineError)
     version = data.get("schema_version")
     if version != ENGINE_SCHEMA:
         raise EngineError(f"{path} has schema version {version}, this storm-edge reads {ENGINE_SCHEMA}: {again}.")

@@ -161,11 +161,17 @@ class Pipeline:
             )
         held = (self._sequence + (self._generation.ids if self._generation else []))[: llm.position]
         shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(held, keys, strict=False)))
+        prefix = len(ids.before) + len(visual)
+        if len(messages) == 1:
+            # Reusing a part of the question would change the last bits with what was asked before.
+            shared = min(shared, prefix)
         shared = min(shared, len(keys) - 1)  # the last position is needed for its logits
         llm.rewind(shared)
         self._sequence, self._generation = keys[:shared], None
-        embeds = np.concatenate([llm.embed(ids.before), video.rows, llm.embed(ids.after)])  # (length, D)
-        logits = llm.append(embeds[shared:])
+        if shared < prefix:
+            llm.append(np.concatenate([llm.embed(ids.before), video.rows])[shared:])
+        self._sequence = keys[: llm.position]
+        logits = llm.append(llm.embed(ids.after)[llm.position - prefix :])
         self._sequence = keys
         return logits, len(keys), shared
 

@@ -40,7 +40,7 @@ def load_temporal(checkpoint: Checkpoint, config: StormConfig) -> TemporalEncode
 
 def load_language_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The language model's tensors by their Hugging Face names."""
-    return {name: _tensor(checkpoint.llm, name) for name in language_shapes(checkpoint.config)}
+    return {name: _tensor(checkpoint.llm, name) for name in language_shapes(checkpoint.config.llm)}
 
 
 def _tensor(weights: Weights, name: str) -> Tensor:

@@ -6,7 +6,6 @@ Hugging Face names; matrices are stored transposed, [in, out], as MatMul takes t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.export.checkpoint_check import check_tensors
 from storm_edge.export.graph_file import Reader, StreamedModel, announce
-from storm_edge.export.weights import NUMPY_DTYPES, Array, LazyTensor, Weights
+from storm_edge.export.shapes import language_shapes
+from storm_edge.export.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert
 from storm_edge.runtime.config import DType, LanguageConfig
 
 OPSET = 24
@@ -26,28 +26,6 @@ ONNX_TYPES: dict[DType, int] = {
 }
 SEQUENCE, LENGTH = "sequence", "length"  # S: tokens of this call; M: tokens the key-value buffers have room for
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-
-
-def decoder_shapes(config: LanguageConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a Qwen2 checkpoint's tensors, as Hugging Face stores them."""
-    D, hidden = config.hidden_size, config.intermediate_size
-    kv = config.num_key_value_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, D)}
-    for i in range(config.num_hidden_layers):
-        layer = f"model.layers.{i}"
-        shapes[f"{layer}.input_layernorm.weight"] = (D,)
-        for name, width in (("q_proj", D), ("k_proj", kv), ("v_proj", kv)):
-            shapes[f"{layer}.self_attn.{name}.weight"] = (width, D)
-            shapes[f"{layer}.self_attn.{name}.bias"] = (width,)
-        shapes[f"{layer}.self_attn.o_proj.weight"] = (D, D)
-        shapes[f"{layer}.post_attention_layernorm.weight"] = (D,)
-        shapes[f"{layer}.mlp.gate_proj.weight"] = (hidden, D)
-        shapes[f"{layer}.mlp.up_proj.weight"] = (hidden, D)
-        shapes[f"{layer}.mlp.down_proj.weight"] = (D, hidden)
-    shapes[FINAL_NORM] = (D,)
-    if not config.tie_word_embeddings:
-        shapes[HEAD] = (config.vocab_size, D)
-    return shapes
 
 
 def compose_decoder(config: LanguageConfig, weights: Weights, dtype: DType) -> StreamedModel:
@@ -61,7 +39,7 @@ def compose_decoder(config: LanguageConfig, weights: Weights, dtype: DType) -> S
     """
     # transformers ties by ignoring an lm_head that was saved nevertheless.
     ignored = [HEAD] if config.tie_word_embeddings else []
-    check_tensors(weights.shapes, decoder_shapes(config), str(weights.path), ignored)
+    check_tensors(weights.shapes, language_shapes(config), str(weights.path), ignored)
     return _Composer(config, weights, dtype).compose()
 
 
@@ -95,7 +73,9 @@ class _Composer:
                 outputs.append(_value(f"present_{kind}_{i}", T, cache))
             x = self.layer(i, x, cos, sin, mask)
         self.logits(x)
-        graph = helper.make_graph(self.nodes, "decoder", inputs, outputs, self.initializers)
+        # Inference cannot name what Range makes of a length; told once, it names the mask as well.
+        named = [_value("mask.slots", TensorProto.INT64, [LENGTH])]
+        graph = helper.make_graph(self.nodes, "decoder", inputs, outputs, self.initializers, value_info=named)
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(
             graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets), producer_name="storm-edge"
@@ -177,7 +157,7 @@ class _Composer:
 
     def linear(self, at: str, x: str, bias: bool = False) -> str:
         """x @ weight.T (+ bias)."""
-        weight = self.weight(f"{at}.weight", lambda tensor: np.ascontiguousarray(tensor.T))
+        weight = self.weight(f"{at}.weight", transposed=True)
         product = self.node("MatMul", f"{at}.matmul", [x, weight])
         return self.node("Add", at, [product, self.weight(f"{at}.bias")]) if bias else product
 
@@ -199,17 +179,16 @@ class _Composer:
         """A small tensor that does not come from the checkpoint."""
         self.initializers.append(numpy_helper.from_array(value, name))
 
-    def weight(self, name: str, change: Callable[[Array], Array] | None = None) -> str:
+    def weight(self, name: str, transposed: bool = False) -> str:
         """A tensor of the checkpoint, converted to T when the graph is written."""
-        shape = self.weights.shape(name)
 
         def read() -> Array:
-            tensor = self.weights.read(name, self.dtype)
-            return tensor if change is None else change(tensor)
+            tensor = self.weights.read(name)
+            return convert(tensor.T if transposed else tensor, self.dtype, name)
 
-        self.initializers.append(
-            announce(name, LazyTensor(NUMPY_DTYPES[self.dtype], shape[::-1] if change else shape, read))
-        )
+        shape = self.weights.shape(name)
+        lazy = LazyTensor(NUMPY_DTYPES[self.dtype], shape[::-1] if transposed else shape, read)
+        self.initializers.append(announce(name, lazy))
         self.readers[name] = read
         return name
 

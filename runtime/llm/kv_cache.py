@@ -36,12 +36,12 @@ class KvCache:
         length = min(-(-needed // STEP) * STEP, self._max_length)
         if length == self.length:
             return
+        self.length = -1  # until every buffer has the new length
         try:
             for i, old in enumerate(self._buffers):
                 grown = self._zeros(length)
                 grown[:, :, :kept] = old[:, :, :kept]
                 self._buffers[i] = grown
-                del old
         except MemoryError as e:
             raise EngineError(
                 f"not enough memory for a key-value cache of {length} tokens: use fewer frames, or a larger --sample."

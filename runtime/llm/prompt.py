@@ -49,7 +49,7 @@ class ChatPrompt:
 
     def __init__(self, tokenizer: dict[str, Any], template: ChatTemplate, eos: Iterable[int | str]) -> None:
         added = tokenizer.get("added_tokens") or []
-        self._added: dict[str, int] = {token["content"]: token["id"] for token in added}
+        self._added: dict[str, int] = {str(token["content"]): int(token["id"]) for token in added}
         self._text_of_added = {t["id"]: b"" if t.get("special") else t["content"].encode() for t in added}
         # Without its added tokens, and without limits that would cut a prompt silently.
         self._plain: Tokenizer = Tokenizer.from_str(
@@ -99,7 +99,9 @@ class ChatPrompt:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is a special token."""
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        # A command line that is not UTF-8 arrives with lone surrogates, which no tokenizer takes.
+        valid = text.encode(errors="replace").decode()
+        ids: list[int] = self._plain.encode(valid, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -22,32 +22,46 @@ _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE | _BITEXACT
 
 
 class Resizer:
-    """Makes uint8 [size, size, 3] of decoded frames and of uint8 arrays [H, W, 3]: swscale bicubic, aspect not kept."""
+    """Makes uint8 [size, size, 3] of decoded frames and of uint8 arrays [H, W, 3]: swscale bicubic, aspect not kept.
+
+    One for each source: frames are turned and mirrored as the display matrix of the first one says (phones record so).
+    """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self._size = size
         self._to_rgb = VideoReformatter()
         self._to_size = VideoReformatter()
+        # (a, b, c, d) of the display matrix: the point (x, y) goes to (a x + c y, b x + d y).
+        self._matrix: tuple[int, int, int, int] | None = None
 
     def __call__(self, frame: VideoFrame | Pixels) -> Pixels:
         """The frame upright, in RGB, at the model's size; transparency is dropped."""
         if isinstance(frame, np.ndarray):
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            return self._resized(VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
+        if self._matrix is None:
+            self._matrix = _display_matrix(frame)
+        return _upright(self._resized(frame), self._matrix)
+
+    def _resized(self, frame: VideoFrame) -> Pixels:
         if frame.format.is_rgb:
             # swscale rounds other RGB layouts differently when it scales them: let all scale as rgb24.
             frame = self._to_rgb.reformat(frame, format="rgb24", interpolation=_FLAGS)
-        resized = self._to_size.reformat(frame, self.size, self.size, "rgb24", interpolation=_FLAGS)
-        return _upright(np.asarray(resized.to_ndarray(), dtype=np.uint8), frame)
+        resized = self._to_size.reformat(frame, self._size, self._size, "rgb24", interpolation=_FLAGS)
+        return np.asarray(resized.to_ndarray(), dtype=np.uint8)
 
 
-def _upright(pixels: Pixels, frame: VideoFrame) -> Pixels:
-    """Turns and mirrors `pixels` [size, size, 3] as the frame's display matrix says (phones record so)."""
-    # PyAV's types know motion vectors only.
-    matrix = cast("Mapping[str, bytes]", frame.side_data).get("DISPLAYMATRIX")
-    if matrix is None:
-        return pixels
-    # Row-major 3 x 3; (x, y) goes to (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    # Asked of one frame only: PyAV's side data and its frame hold each other, so that such frames pile up until Python
+    # looks for cycles. Its types know motion vectors only.
+    data = cast("Mapping[str, bytes]", frame.side_data).get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()  # 3 x 3, row-major
+    return a, b, c, d
+
+
+def _upright(pixels: Pixels, matrix: tuple[int, int, int, int]) -> Pixels:
+    a, b, c, d = matrix
     if abs(a) + abs(d) < abs(b) + abs(c):  # mostly a quarter turn: x and y change places
         pixels = pixels.transpose(1, 0, 2)
         a, d = c, b

@@ -146,6 +146,7 @@ def test_a_damaged_file_is_named(folder, name, content):
         {"decoder": {"type": "WordPiece"}},
         {"added_tokens": [{"content": "x"}]},
         {"added_tokens": 3},
+        {"added_tokens": [{"content": "x", "id": "y"}]},
         {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}},
     ],
 )
@@ -174,6 +175,11 @@ def test_the_tokens_that_end_an_answer_are_those_declared(folder):
     assert ChatPrompt.open(folder).eos_ids == {7, 994}
     (folder / "generation_config.json").unlink()
     assert ChatPrompt.open(folder).eos_ids == {994}
+
+
+def test_text_that_is_no_unicode_is_replaced(folder):
+    chat = ChatPrompt.open(folder)
+    assert chat.decode(chat.encode("a\udce9b")) == "a?b"
 
 
 def test_newline_is_one_token_and_special_or_unknown_ids_have_no_text(folder):
