@@ -19,7 +19,7 @@ CHECKPOINT ?= $(if $(wildcard demo/checkpoint/config.json),demo/checkpoint,$(OUT
 BUNDLE ?= $(OUT)/bundle
 TARGET ?= cpu
 
-.PHONY: help setup demo export build verify check test format clean
+.PHONY: help setup demo export build verify check test format parity clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -68,6 +68,10 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 
 test: $(STAMP) ## The whole test suite
 	$(BIN)/python -m pytest
+
+parity: $(STAMP) ## Measure parity with PyTorch and timings: writes docs/parity.md (minutes, 10 GB)
+	$(BIN)/python benchmarks/parity.py > docs/parity.md.partial
+	mv docs/parity.md.partial docs/parity.md
 
 clean: ## Remove build products and the environment
 	rm -rf $(VENV) .mypy_root .mypy_cache .ruff_cache .pytest_cache build dist out *.egg-info

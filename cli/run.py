@@ -15,7 +15,7 @@ from storm_edge.cli.progress import progress
 @click.argument("video", type=str)
 @click.argument("prompt")
 @click.option("--engine", help="Engine to run; default: the newest verified one for this machine.")
-@click.option("--frames", type=int, help="Frames to look at, spread evenly; default 32.")
+@click.option("--frames", type=int, help="Frames to look at, spread evenly; default: at most 32.")
 @click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
 @click.option("--sample", type=int, help="Keep every N-th pooled frame.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Length limit of the answer.")

@@ -24,7 +24,7 @@ from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.stages import VISION_BATCH, Float32, Stages, flatten_visual
-from storm_edge.runtime.video import read_frames
+from storm_edge.runtime.video import FrameBatch, read_frames
 from storm_edge.runtime.video.reading import VideoSource
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
@@ -48,8 +48,8 @@ class AnswerStats:
 class Answer:
     """A streaming answer: iterate for its pieces; `text` and `stats` are complete when the iteration is."""
 
-    def __init__(self, video: Video, generation: Generation, stats: AnswerStats):
-        self._video, self._generation, self._begun = video, generation, stats
+    def __init__(self, generation: Generation, stats: AnswerStats):
+        self._generation, self._begun = generation, stats
         self._decode_seconds = 0.0
         self.text = ""
 
@@ -77,9 +77,17 @@ class Answer:
                 "answer_tokens": len(self._generation.ids),
                 "finish": self._generation.finish or "unfinished",
                 "seconds": self._begun.seconds | {"decode": self._decode_seconds},
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak_memory_bytes": _peak_memory_bytes(),
             }
         )
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory this process has held: Linux's own mark, since rusage's is inherited from the parent process."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Pipeline:
@@ -104,7 +112,7 @@ class Pipeline:
         """Decode and encode a video once, for any number of questions.
 
         `source` is a local file, a uint8 array (T, H, W, 3), or an iterable of (seconds, frame); `frames` or `fps`
-        choose what is looked at (32 frames spread evenly, unless either is given); `sample` keeps every s-th pooled
+        choose what is looked at (without either at most 32 frames, spread evenly); `sample` keeps every s-th pooled
         frame.
         Raises UsageError, VideoError, EngineError.
         """
@@ -112,8 +120,9 @@ class Pipeline:
         if sample is not None and sample < 1:
             raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
         sample = sample or config.reduction.sample
-        if frames is None and fps is None:
-            frames = len(source) if isinstance(source, np.ndarray) and len(source) < DEFAULT_FRAMES else DEFAULT_FRAMES
+        by_default = frames is None and fps is None
+        if by_default:
+            frames = DEFAULT_FRAMES
         if frames is not None:
             self._check_budget(frames, sample)
         seconds = {"video decode": 0.0, "vision": 0.0, "temporal": 0.0}
@@ -123,7 +132,7 @@ class Pipeline:
         tokens, times = [], []
         start = time.perf_counter()
         count = 0
-        for batch in batches:
+        for batch in _without_repeats(batches) if by_default else batches:
             seconds["video decode"] += (decoded := time.perf_counter()) - start
             count += len(batch.frames)
             self._check_budget(count, sample)
@@ -190,7 +199,17 @@ class Pipeline:
             seconds=video.seconds | {"prefill": time.perf_counter() - start},
             peak_memory_bytes=0,
         )
-        return Answer(video, self._generation, stats)
+        return Answer(self._generation, stats)
+
+
+def _without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
+    """Leave out frames shown again, so that an image is one frame and a short clip is as long as it is."""
+    last = -np.inf
+    for batch in batches:
+        new = np.diff(batch.timestamps, prepend=last) > 0
+        last = batch.timestamps[-1]
+        if new.any():
+            yield FrameBatch(batch.frames[new], batch.timestamps[new])
 
 
 class Video:

@@ -67,7 +67,7 @@ def flatten_visual(llm: LanguageModel, visual: Float32, newline: int | None) -> 
 
     With `newline` the embedding of that token follows every frame's tokens.
     """
-    frames = visual[0]  # (F, n, D)
+    frames: Float32 = visual[0]  # (F, n, D)
     if newline is not None:
         rows = np.broadcast_to(llm.embed([newline]), (len(frames), 1, frames.shape[-1]))
         frames = np.concatenate([frames, rows], axis=1)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.sessions.onnxruntime import import_onnxruntime
 
 # A step costs one copy; a token of room that is not used yet costs attention in every layer.
 STEP = 512
@@ -52,7 +52,7 @@ class KvCache:
         """Bind every buffer as input and output of an IOBinding."""
         for (past, present), buffer in zip(self._names, self._buffers, strict=True):
             # On the CPU an OrtValue is a view of the array.
-            value = ort.OrtValue.ortvalue_from_numpy(buffer)
+            value = import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer)
             binding.bind_ortvalue_input(past, value)
             binding.bind_ortvalue_output(present, value)
 

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from storm_edge.runtime.config import LanguageConfig
 from storm_edge.runtime.errors import BundleError, EngineError, UsageError
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache
+from storm_edge.runtime.sessions.onnxruntime import create_session, import_onnxruntime
 
 Float32Array = npt.NDArray[np.float32]
 
 _TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_ERRORS_ONLY = 3
 
 
 class OnnxRuntimeDecoder:
@@ -40,7 +39,7 @@ class OnnxRuntimeDecoder:
                 f" choose 1 to {config.max_position_embeddings}."
             )
         self._config, self._embedding, self._max_length, self._chunk = config, embedding, max_length, chunk
-        self._session = _load(graph_path, threads)
+        self._session = create_session(graph_path, threads)
         found = {value.name: (value.type, list(value.shape)) for value in self._session.get_inputs()}
         self._dtype = _check_inputs(graph_path, config, found)
         if (embedding.vocab_size, embedding.width) != (config.vocab_size, config.hidden_size):
@@ -105,7 +104,7 @@ class OnnxRuntimeDecoder:
             binding.bind_cpu_input(name, array)
         self._cache.bind(binding)
         logits: Float32Array = np.empty((1, 1, self._config.vocab_size), np.float32)
-        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
+        binding.bind_ortvalue_output("logits", import_onnxruntime().OrtValue.ortvalue_from_numpy(logits))
         try:
             self._session.run_with_iobinding(binding)
         # ONNX Runtime's exceptions share no base of their own.
@@ -115,19 +114,6 @@ class OnnxRuntimeDecoder:
                 " use fewer frames, or check the bundle with storm verify."
             ) from e
         return logits.reshape(-1)
-
-
-def _load(path: Path, threads: int | None) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as e:
-        raise EngineError(
-            f"ONNX Runtime cannot load {path} ({_line(e)}): build its engine again, or try storm verify."
-        ) from e
 
 
 def _check_inputs(path: Path, config: LanguageConfig, found: dict[str, tuple[str, list[object]]]) -> Any:

@@ -86,6 +86,13 @@ def test_a_length_that_is_no_multiple_of_k_repeats_the_last_frame(pipeline: Pipe
     np.testing.assert_array_equal(video.rows, pipeline.open(padded).rows)
 
 
+def test_an_image_is_one_frame_and_a_short_clip_as_long_as_it_is(pipeline: Pipeline, tmp_path: Path) -> None:
+    encode_video(tmp_path / "short.mp4", frames(5))
+    assert len(pipeline.open(tmp_path / "short.mp4").timestamps) == 5
+    assert len(pipeline.open(frames(1)).timestamps) == 1
+    assert len(pipeline.open(frames(5), frames=8).timestamps) == 8  # asked for, so given
+
+
 def test_sampling_keeps_every_other_pooled_frame(pipeline: Pipeline) -> None:
     clip = frames(16)
     every = pipeline.open(clip).rows.reshape(4, 16, -1)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.pipeline import load
+from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+
+def test_tensors_of_any_dlpack_library_go_in(bundle: Path) -> None:
+    session = OnnxRuntimeSession(bundle / "graphs" / "vision.onnx")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    ours = session.run(frames=frames)["tokens"]
+    np.testing.assert_array_equal(ours, session.run(frames=torch.from_numpy(frames))["tokens"])
+    assert (ours.shape, ours.dtype) == ((2, 16, 128), np.float32)
+
+
+def test_wrong_inputs_and_damaged_graphs_are_engine_errors_of_one_line(bundle: Path, tmp_path: Path) -> None:
+    session = OnnxRuntimeSession(bundle / "graphs" / "vision.onnx")
+    with pytest.raises(EngineError, match=r"vision\.onnx failed to run") as wrong:
+        session.run(frames=np.zeros((1, 32, 32, 3), np.uint8))
+    (tmp_path / "g.onnx").write_bytes(b"no graph")
+    with pytest.raises(EngineError, match=r"cannot load .*g\.onnx") as damaged:
+        OnnxRuntimeSession(tmp_path / "g.onnx")
+    assert "\n" not in str(wrong.value) + str(damaged.value)
+
+
+def test_without_onnx_runtime_the_error_names_the_extra(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match=r"ONNX Runtime is not installed: pip install 'storm-edge\[cpu\]'"):
+        load(bundle)
