@@ -6,22 +6,24 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Extra words for pip, e.g. the index of CPU-only PyTorch wheels on a machine without a GPU.
 PIP_FLAGS ?=
-EXTRAS := cpu,export,dev
+EXTRAS := cpu,rtx,export,demo,dev
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := plugins runtime export demo cli
+PACKAGES := plugins runtime export calibration demo cli
 
 OUT := out/demo
 # What `make export`, `make build` and `make verify` work on.
-CHECKPOINT ?= $(if $(wildcard demo/checkpoint/config.json),demo/checkpoint,$(OUT)/checkpoint)
-BUNDLE ?= $(OUT)/bundle
+DEMO := $(if $(wildcard demo/checkpoint/config.json),demo/checkpoint,$(OUT)/checkpoint)
+CHECKPOINT ?= $(DEMO)
+BUNDLE ?= $(if $(filter $(DEMO),$(CHECKPOINT)),$(OUT)/bundle,out/$(notdir $(CHECKPOINT:%/=%))/bundle)
 TARGET ?= cpu
 
-.PHONY: help setup demo export build verify check test format parity clean
+.PHONY: help setup demo export build engine verify check test plugin fuzz test-gpu test-sanitize test-tensorrt format parity \
+  engines-report clean
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Create .venv with everything the other commands need
 
@@ -43,16 +45,24 @@ demo: export build verify ## From checkpoint to an answer about a video, on this
 	$(BIN)/python -m storm_edge.demo $(OUT)
 	@echo "question: $$(cat $(OUT)/question.txt)  (truth: $$(cat $(OUT)/answer.txt))"
 	$(BIN)/storm run $(BUNDLE) $(OUT)/clip.mp4 "$$(cat $(OUT)/question.txt)" --max-tokens 16
+	$(BIN)/python -m storm_edge.demo $(OUT) --bundle $(BUNDLE)
 	@test -e demo/checkpoint/config.json || echo "note: this checkpoint is untrained, so its words mean nothing; the path is real."
 
-$(OUT)/checkpoint: $(STAMP)
-	$(BIN)/storm init storm-mini -o $@ --force
+$(OUT)/checkpoint/config.json: | $(STAMP)
+	$(BIN)/storm init storm-mini -o $(OUT)/checkpoint --force
 
-export: $(STAMP) $(if $(filter $(OUT)/checkpoint,$(CHECKPOINT)),$(OUT)/checkpoint) ## CHECKPOINT=... to BUNDLE=...
+export: $(CHECKPOINT)/config.json | $(STAMP) ## CHECKPOINT=... to BUNDLE=...
 	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) --force
 
 build: $(STAMP) ## Engine for TARGET=... from BUNDLE=...
 	$(BIN)/storm build $(BUNDLE) --target $(TARGET)
+
+engine: $(BUNDLE)/manifest.json ## CHECKPOINT=... to an engine for TARGET=... PRECISION=...; alone: the demo, here
+	$(BIN)/storm build $(BUNDLE) --target $(TARGET) $(if $(PRECISION),--precision $(PRECISION)) \
+	  $(if $(LLM_PRECISION),--llm-precision $(LLM_PRECISION)) $(BUILD_FLAGS)
+
+$(BUNDLE)/manifest.json: $(CHECKPOINT)/config.json | $(STAMP)
+	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) --force
 
 verify: $(STAMP) ## Compare the engine of BUNDLE=... with PyTorch's record
 	$(BIN)/storm verify $(BUNDLE)
@@ -66,12 +76,56 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) ## The whole test suite
+test: $(STAMP) ## The whole test suite, after `make plugin`
+	@$(MAKE) --no-print-directory plugin || echo "note: the tests of the native operators are skipped"
 	$(BIN)/python -m pytest
+
+# CMake and Ninja are the environment's, or the system's where it has none.
+CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake
+# More for CMake, e.g. -DSTORM_CUDA=OFF, -DTENSORRT_ROOT=/opt/TensorRT or -DONNXRUNTIME_ROOT=/opt/onnxruntime.
+PLUGIN_FLAGS ?=
+NVCC := $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+# The SMs of this machine's GPUs; without one SM 80, whose code runs on 8.x and whose PTX on all that is newer.
+GPU_SMS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | \
+  grep -xE '[0-9]+\.[0-9]+' | tr -d . | sort -u)
+EMPTY :=
+CUDA_ARCHITECTURES ?= $(subst $(EMPTY) $(EMPTY),;,$(or $(GPU_SMS),80))
+CUDA_FLAGS := $(if $(NVCC),-DSTORM_CUDA=ON -DSTORM_TENSORRT=AUTO -DCMAKE_CUDA_COMPILER=$(NVCC) \
+  '-DSTORM_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)')
+
+plugin: | $(STAMP) ## Build the operators as native code: CPU, ONNX Runtime, and CUDA and TensorRT where they are
+	@command -v $${CXX:-c++} > /dev/null || { echo "error: there is no C++ compiler: apt-get install g++, or name one with CXX=" >&2; exit 1; }
+	@$(CMAKE) -S plugins -B build/plugins -DSTORM_TESTS=ON $(CUDA_FLAGS) $(PLUGIN_FLAGS)
+	@GNUMAKEFLAGS=--no-print-directory $(CMAKE) --build build/plugins --parallel
+
+test-gpu: $(STAMP) ## The operators' kernels and the TensorRT plugin on this machine's GPU
+	@if [ -z "$(GPU_SMS)" ]; then echo "skipped: this machine has no NVIDIA GPU, or its driver does not answer"; \
+	elif [ -z "$(NVCC)" ]; then echo "skipped: there is no nvcc: install the CUDA toolkit"; \
+	else $(MAKE) --no-print-directory plugin && $(BIN)/python -m pytest -rs tests/plugins/cuda tests/plugins/tensorrt \
+	  tests/plugins/selective_scan/cuda tests/plugins/causal_conv1d/cuda; fi
+
+test-sanitize: $(STAMP) ## The CPU kernels' tests under AddressSanitizer, UBSan and ThreadSanitizer
+	@for sanitizers in address,undefined thread; do \
+	  build=build/sanitize/$$sanitizers; \
+	  $(CMAKE) -S plugins -B $$build -DSTORM_TESTS=ON -DSTORM_ONNXRUNTIME=OFF -DSTORM_SANITIZE=$$sanitizers; \
+	  $(CMAKE) --build $$build --parallel --target storm_cpu_test; \
+	  echo "storm_cpu_test with $$sanitizers:"; $$build/storm_cpu_test; \
+	done
+
+fuzz: $(STAMP) ## Open 500 damaged videos and 200 damaged models, kill export and build 50 times (minutes)
+	$(BIN)/python tests/fuzz/run.py --videos 500 --models 200
+	$(BIN)/python tests/fuzz/kill.py --kills 50
 
 parity: $(STAMP) ## Measure parity with PyTorch and timings: writes docs/parity.md (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py > docs/parity.md.partial
 	mv docs/parity.md.partial docs/parity.md
+
+engines-report: $(STAMP) ## Compile every form for every GPU that can be compiled for: writes docs/engines.md (minutes)
+	$(BIN)/python benchmarks/engines.py > docs/engines.md.partial
+	mv docs/engines.md.partial docs/engines.md
+
+test-tensorrt: $(STAMP) ## The contract of every session kind, on TensorRT where it and a GPU are
+	$(BIN)/python -m pytest tests/runtime/sessions -rs
 
 clean: ## Remove build products and the environment
 	rm -rf $(VENV) .mypy_root .mypy_cache .ruff_cache .pytest_cache build dist out *.egg-info

@@ -1,6 +1,7 @@
 """Measure how closely CPU engines follow PyTorch, and what answering takes; prints Markdown.
 
     python benchmarks/parity.py > docs/parity.md
+    python benchmarks/parity.py storm-mini                only that model
 
 Two models with random weights: storm-mini, and a slice with storm-7b's widths (2 vision blocks, 1 temporal layer, 2
 decoder layers, a vocabulary of 4096), which needs about 10 GB of memory and disk and some minutes.
@@ -18,6 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from models import MODELS
 
 from storm_edge.demo.encode import encode_video
 from storm_edge.export.build.cpu import build_cpu
@@ -26,20 +28,6 @@ from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.config import StormConfig
 from storm_edge.runtime.doctor import examine
-from storm_edge.runtime.presets import preset
-
-
-def wide_slice() -> StormConfig:
-    """storm-7b's widths with few layers."""
-    full = preset("storm-7b")
-    return full.model_copy(
-        update={
-            "dtype": "float32",
-            "vision": full.vision.model_copy(update={"num_hidden_layers": 3}),
-            "temporal": full.temporal.model_copy(update={"num_layers": 1}),
-            "llm": full.llm.model_copy(update={"num_hidden_layers": 2, "vocab_size": 4096}),
-        }
-    )
 
 
 def measure(name: str, config: StormConfig, folder: Path) -> None:
@@ -86,9 +74,9 @@ def main() -> None:
     )
     print(f"Python {platform.python_version()}. Made by `make parity`. Random weights, fp32, three clips of 4 to 12")
     print("frames each; reference by PyTorch and transformers in fp32, greedy tokens 64 a clip.")
-    for name, config in (("storm-mini", preset("storm-mini")), ("a slice with storm-7b's widths", wide_slice())):
+    for name in sys.argv[1:] or MODELS:
         with tempfile.TemporaryDirectory() as folder:
-            measure(name, config, Path(folder))
+            measure(name, MODELS[name], Path(folder))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from storm_edge.cli.progress import progress
+from storm_edge.cli.progress import progress, say
 
 
 @click.command("build")
@@ -14,35 +16,61 @@ from storm_edge.cli.progress import progress
 @click.option("--target", "target_name", required=True, help="What to build for; `storm doctor` lists the targets.")
 @click.option("--precision", help="Precision of the vision tower and temporal encoder; default: the target's.")
 @click.option("--llm-precision", help="Precision of the language model; default: the target's.")
-@click.option(
-    "--allow-mismatch", is_flag=True, help="Publish an engine that fails verification; it is never a default."
-)
+@click.option("--prepare-only", is_flag=True, help="TensorRT targets: write the graphs and stop, on any machine.")
+@click.option("--tensorrt", metavar="VERSION", help="Prepare for this TensorRT, 10.3 for instance.")
+@click.option("--stages", default="vision,temporal,decoder", show_default=True, help="TensorRT targets: what to build.")
+@click.option("--max-frames", type=click.IntRange(1), default=128, show_default=True, help="Longest clip, in frames.")
+@click.option("--max-length", type=click.IntRange(1), help="Tokens of the KV cache; default: the model's context.")
+@click.option("--int4-block", type=click.Choice(["32", "64", "128"]), default="128", help="Weights that share a scale.")
+@click.option("--calibration", metavar="NAME", help="Ranges of int8 and fp8, where BUNDLE has several.")
+@click.option("--min-shapes", metavar="NAME:AxBxC,...", help="Smallest input shapes, as trtexec takes them.")
+@click.option("--opt-shapes", metavar="NAME:AxBxC,...", help="Input shapes to optimize for.")
+@click.option("--max-shapes", metavar="NAME:AxBxC,...", help="Largest input shapes.")
+@click.option("--workspace", type=float, metavar="GIB", help="Limit of the builder's scratch memory.")
+@click.option("--allow-mismatch", is_flag=True, help="Publish an engine that fails verification.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads for the verification; default: all cores.")
+@click.option("--json", "as_json", is_flag=True, help="Print the engine's record and timings as JSON.")
 @click.pass_context
-def command(
-    ctx: click.Context,
-    bundle: Path,
-    target_name: str,
-    precision: str | None,
-    llm_precision: str | None,
-    allow_mismatch: bool,
-    threads: int | None,
-) -> None:
+def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: Any) -> None:
     """Build an engine from BUNDLE and verify it; a failing engine is not published."""
     from storm_edge.runtime.bundle import Bundle
-    from storm_edge.runtime.targets import check_precision, target
+    from storm_edge.runtime.targets import check_llm_precision, check_precision, target
 
-    check_precision(target(target_name), precision)
+    where = target(target_name)
+    check_precision(where, options["precision"])
+    check_llm_precision(where, options["llm_precision"])
     opened = Bundle.open(bundle)
-    from storm_edge.export.build.cpu import build_cpu
+    from storm_edge.export.build.build import build
+    from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_stages
 
+    chosen = BuildOptions(
+        precision=options["precision"],
+        llm_precision=options["llm_precision"],
+        tensorrt=options["tensorrt"],
+        stages=parse_stages(options["stages"]),
+        max_frames=options["max_frames"],
+        max_length=options["max_length"],
+        int4_block=int(options["int4_block"]),
+        workspace_gib=options["workspace"],
+        calibration=options["calibration"],
+        min_shapes=parse_shapes(options["min_shapes"]),
+        opt_shapes=parse_shapes(options["opt_shapes"]),
+        max_shapes=parse_shapes(options["max_shapes"]),
+        prepare_only=options["prepare_only"],
+        allow_mismatch=options["allow_mismatch"],
+        threads=options["threads"],
+    )
     with progress(ctx, "build") as step:
-        record = build_cpu(
-            opened, precision, llm_precision, allow_mismatch=allow_mismatch, threads=threads, progress=step
+        record = build(opened, where, chosen, step)
+    if options["as_json"]:
+        click.echo(json.dumps(record.model_dump(mode="json") | {"seconds": step.seconds}))
+    elif record.state == "prepared":
+        say(
+            ctx,
+            f"{bundle}/engines/{record.name}: prepared for TensorRT {record.versions['tensorrt']}, not compiled.",
         )
-    passed = sum(r.passed for r in record.verification)
-    click.echo(f"{bundle}/engines/{record.name}: {passed} of {len(record.verification)} checks passed.")
-    if not record.verified:
-        click.echo(
-            "warning: this engine differs from the checkpoint; it is used only when named with --engine.", err=True
-        )
+    else:
+        passed = sum(r.passed for r in record.verification)
+        say(ctx, f"{bundle}/engines/{record.name}: {passed} of {len(record.verification)} checks passed.")
+    if record.state == "built" and not record.verified:
+        click.echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from storm_edge.cli.progress import progress
+from storm_edge.cli.progress import progress, say
 
 
 @click.command("export")
@@ -20,6 +21,7 @@ from storm_edge.cli.progress import progress
 @click.option("--temporal-pool", type=click.IntRange(1), help="Consecutive frames averaged; default: the checkpoint's.")
 @click.option("--spatial-pool", type=click.IntRange(1), help="Side of the averaged block of tokens; 2 means 2 x 2.")
 @click.option("--force", is_flag=True, help="Replace the output folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the bundle and the seconds of every step as JSON.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -29,6 +31,7 @@ def command(
     temporal_pool: int | None,
     spatial_pool: int | None,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Export CHECKPOINT to a bundle: ONNX graphs, tokenizer, and what PyTorch makes of a few clips."""
     from storm_edge.export.export_bundle import export_bundle
@@ -43,4 +46,7 @@ def command(
             force=force,
             progress=step,
         )
-    click.echo(f"{output}: a bundle. Next: storm build {output} --target cpu")
+    if as_json:
+        click.echo(json.dumps({"bundle": str(output), "seconds": step.seconds}))
+    else:
+        say(ctx, f"{output}: a bundle. Next: storm build {output} --target cpu")

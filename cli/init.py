@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from storm_edge.cli.progress import progress
+from storm_edge.cli.progress import progress, say
 
 
 @click.command("init")
@@ -19,6 +20,7 @@ from storm_edge.cli.progress import progress
 @click.option("--temporal", type=click.Path(path_type=Path), help="Import Mamba layers from this state dict file.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Copy the tokenizer from this folder.")
 @click.option("--force", is_flag=True, help="Replace the output folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checkpoint and the seconds of every step as JSON.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -31,6 +33,7 @@ def command(
     temporal: Path | None,
     tokenizer: Path | None,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write a checkpoint of PRESET (storm-7b, storm-1.5b, storm-mini) with random or imported weights."""
     from storm_edge.runtime.presets import preset as find
@@ -59,4 +62,7 @@ def command(
             force=force,
             progress=step,
         )
-    click.echo(f"{output}: a {preset} checkpoint. Next: storm export {output} -o BUNDLE")
+    if as_json:
+        click.echo(json.dumps({"checkpoint": str(output), "seconds": step.seconds}))
+    else:
+        say(ctx, f"{output}: a {preset} checkpoint. Next: storm export {output} -o BUNDLE")

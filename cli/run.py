@@ -47,7 +47,7 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Answer PROMPT about the file VIDEO with an engine of BUNDLE."""
+    """Answer PROMPT about VIDEO, a file or a folder of images, with an engine of BUNDLE."""
     from storm_edge.runtime.llm.sampling import SamplingOptions
     from storm_edge.runtime.pipeline import load
 
@@ -70,7 +70,8 @@ def command(
     if as_json:
         text = answer.read()
         result = {"engine": pipeline.engine.name, "answer": text, "timestamps": opened.timestamps.tolist()}
-        click.echo(json.dumps(result | vars(answer.stats)))
+        result |= vars(answer.stats) | {"seconds": {"load": step.seconds["load"]} | answer.stats.seconds}
+        click.echo(json.dumps(result))
         return
     for piece in answer:
         click.echo(piece, nl=False)

@@ -57,6 +57,11 @@ class Checkpoint:
         check_tensors(llm.shapes, language_shapes(config.llm), f"{root / 'llm'}", tied)
         return cls(root, config, vision, temporal, llm)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return self.vision.nbytes + self.temporal.nbytes + self.llm.nbytes
+
     def sha256(self) -> str:
         """Hash of the configuration, every weight file and the tokenizer, names included."""
         digest = hashlib.sha256()
@@ -75,7 +80,7 @@ def _check_part_config(path: Path, ours: Mapping[str, Any]) -> None:
         return
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{path} cannot be read as JSON ({e}): restore it from the checkpoint's source.") from e
     if not isinstance(theirs, dict):
         raise CheckpointError(f"{path} holds no JSON object: restore it from the checkpoint's source.")

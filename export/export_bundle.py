@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from storm_edge.export.checkpoint import Checkpoint
 from storm_edge.export.graph_file import StreamedModel
+from storm_edge.export.model.language import load_language_model, stream_language_model
 from storm_edge.export.model.load import load_temporal, load_vision
 from storm_edge.export.model.temporal import keep_scan_parameters_fp32
-from storm_edge.export.reference import ReferenceClip, load_language_model, record_clips
+from storm_edge.export.reference import ReferenceClip, record_clips
 from storm_edge.export.tokenizer import copy_tokenizer
 from storm_edge.export.trace.decoder import compose_decoder
 from storm_edge.export.trace.embedding import write_embedding
@@ -23,6 +24,7 @@ from storm_edge.export.trace.temporal import trace_temporal
 from storm_edge.export.trace.vision import trace_vision
 from storm_edge.export.weights import write_safetensors
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
+from storm_edge.plugins.cpu_kernels import without_cpu_kernels
 from storm_edge.plugins.selective_scan import op as selective_scan
 from storm_edge.runtime.bundle import (
     MANIFEST,
@@ -39,6 +41,9 @@ from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.publish import staging
 
+# Above this, the record is one short clip, computed with one layer of the language model in memory at a time.
+WHOLE_MODEL_BYTES = 4 * 10**9
+GREEDY_TOKENS, GREEDY_TOKENS_STREAMED = 64, 8
 _PACKAGES = ("storm-edge", "torch", "transformers", "onnx", "onnxscript", "numpy")
 
 
@@ -70,12 +75,17 @@ def export_bundle(
         copy_tokenizer(checkpoint.root / "llm", folder / "tokenizer", config.llm.vocab_size)
         vision, temporal = load_vision(checkpoint), load_temporal(checkpoint, config)
         progress("reference record")
-        clips = _reference_clips(config, ChatPrompt.open(folder / "tokenizer"))
+        streamed = checkpoint.nbytes > WHOLE_MODEL_BYTES
+        clips = _reference_clips(config, ChatPrompt.open(folder / "tokenizer"), short=streamed)
+        llm = stream_language_model(checkpoint) if streamed else load_language_model(checkpoint)
+        steps = GREEDY_TOKENS_STREAMED if streamed else GREEDY_TOKENS
         clip_files = []
-        for i, record in enumerate(record_clips(clips, vision, temporal, load_language_model(checkpoint))):
-            clip_files.append(f"reference/clip{i}.safetensors")
-            (folder / "reference").mkdir(exist_ok=True)
-            write_safetensors(folder / clip_files[-1], record)
+        (folder / "reference").mkdir()
+        with without_cpu_kernels():
+            for i, record in enumerate(record_clips(clips, vision, temporal, llm, steps, progress)):
+                clip_files.append(f"reference/clip{i}.safetensors")
+                write_safetensors(folder / clip_files[-1], record)
+        del llm
         specs: dict[Stage, GraphSpec] = {}
         progress("vision graph")
         model = trace_vision(vision.to(torch_dtype), config)
@@ -119,14 +129,15 @@ def synthetic_frames(count: int, size: int, seed: int) -> NDArray[np.uint8]:
     return frames.clip(0, 255).astype(np.uint8)
 
 
-def _reference_clips(config: StormConfig, prompt: ChatPrompt) -> list[ReferenceClip]:
+def _reference_clips(config: StormConfig, prompt: ChatPrompt, *, short: bool) -> list[ReferenceClip]:
     k = config.reduction.temporal_pool
     newline = prompt.newline_id if config.reduction.newline_token else None
     questions = ("What happens in this video?", "Which way does the square move?", "Describe the first frame.")
+    groups = (max(4 // k, 1),) if short else (2, 1, 3)  # of k frames
     clips = []
-    for seed, (groups, question) in enumerate(zip((2, 1, 3), questions, strict=True)):
+    for seed, (count, question) in enumerate(zip(groups, questions, strict=False)):
         ids = prompt.render([Message("user", question, video=True)])
-        frames = synthetic_frames(groups * k, config.vision.image_size, seed)
+        frames = synthetic_frames(count * k, config.vision.image_size, seed)
         clips.append(ReferenceClip(frames, ids.before, ids.after, newline))
     return clips
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
@@ -59,6 +60,34 @@ def save_model(model: onnx.ModelProto, path: Path, data_name: str, tensors: Mapp
     path.write_bytes(written.SerializeToString(deterministic=True))
 
 
+def load_model(path: Path) -> StreamedModel:
+    """Open a graph file of ours; the values in its data file are read when a reader is called.
+
+    The readers' initializers have type and dims only, as `save_model` wants them.
+    """
+    model = onnx.load(path, load_external_data=False)
+    readers: dict[str, Reader] = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        readers[tensor.name] = _mapped(path.parent / where["location"], dtype, int(where["offset"]), tuple(tensor.dims))
+        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+    return StreamedModel(model, readers)
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> Reader:
+    return lambda: (
+        np.memmap(path, mode="r", dtype=np.uint8, offset=offset, shape=_bytes(dtype, shape)).view(dtype).reshape(shape)
+    )
+
+
+def _bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    return dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+
+
 def announce(name: str, tensor: LazyTensor) -> TensorProto:
     """An initializer with name, type and dims of `tensor` and no values, to be read by `save_model`."""
     data_type = onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
@@ -105,6 +134,8 @@ def _store(tensor: TensorProto, reader: Reader | None, data: IO[bytes], data_nam
     start = data.tell()
     if array is None:
         data.write(tensor.raw_data)
+    elif tensor.data_type == TensorProto.INT4:
+        data.write(numpy_helper.from_array(array).raw_data)  # two to a byte
     else:
         write_array(data, array)
     stored = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)

@@ -89,7 +89,7 @@ def _with_section(config: StormConfig, section: str, found: Mapping[str, Any], f
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{path} cannot be read as JSON ({e}): give a Hugging Face model folder.") from e
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds no JSON object: give a Hugging Face model folder.")

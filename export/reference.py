@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
-from storm_edge.export.checkpoint import Checkpoint
-from storm_edge.export.model.load import load_language_state
 from storm_edge.export.model.temporal import TemporalEncoder
 from storm_edge.export.model.vision import VisionEncoder
-from storm_edge.runtime.config import LanguageConfig
 
 Arrays = dict[str, NDArray[Any]]
-GREEDY_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -38,35 +34,28 @@ class ReferenceClip:
     newline: int | None = None
 
 
-def qwen2_config(llm: LanguageConfig) -> Qwen2Config:
-    """The transformers configuration of the language model."""
-    fields = llm.model_dump(exclude={"rope_theta"})
-    return Qwen2Config(
-        **fields, rope_parameters={"rope_type": "default", "rope_theta": llm.rope_theta}, use_sliding_window=False
-    )
-
-
-def load_language_model(checkpoint: Checkpoint) -> Qwen2ForCausalLM:
-    """Qwen2 from the checkpoint, fp32."""
-    model = Qwen2ForCausalLM(qwen2_config(checkpoint.config.llm))
-    model.load_state_dict(load_language_state(checkpoint), strict=not checkpoint.config.llm.tie_word_embeddings)
-    return model.eval().requires_grad_(False)
-
-
 def record_clips(
-    clips: list[ReferenceClip], vision: VisionEncoder, temporal: TemporalEncoder, llm: Qwen2ForCausalLM
+    clips: list[ReferenceClip],
+    vision: VisionEncoder,
+    temporal: TemporalEncoder,
+    llm: Qwen2ForCausalLM,
+    steps: int,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Arrays]:
-    """Run every clip through the whole model; yields its stage outputs.
+    """Run every clip through the whole model and generate `steps` tokens; yields its stage outputs.
 
     Keys: frames, before, after, newline, tokens [frames, N, D], visual_tokens [1, frames / k, N / p, D], logits
     [steps, vocabulary] (of the prompt's last position, then of every generated token but the last), greedy [steps].
     End-of-sequence is generated like any other token, so every clip has all its steps.
     """
-    for clip in clips:
+    for number, clip in enumerate(clips, 1):
+        label = f"reference clip {number} of {len(clips)}"
         with torch.no_grad():
+            progress(f"{label}, vision and temporal")
             tokens = vision(torch.from_numpy(clip.frames))  # (frames, N, D)
             visual = temporal(tokens[None])  # (1, frames / k, N / p, D)
-            logits, greedy = _generate(llm, _prompt(llm, clip, visual), GREEDY_TOKENS)
+            progress(f"{label}, {steps} tokens")
+            logits, greedy = _generate(llm, _prompt(llm, clip, visual), steps)
         yield {
             "frames": clip.frames,
             "before": np.array(clip.before, dtype=np.int64),

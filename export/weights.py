@@ -7,6 +7,7 @@ which types weights may have, what fits into float16) is here. Needs neither tor
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ class Weights:
         self.path = path
         self._files = dict(files)
         self._places = dict(places)
+        self._starts = {file: _starts(file) for file in files}
 
     @classmethod
     def open(cls, path: Path) -> Weights:
@@ -90,6 +92,11 @@ class Weights:
         """Every tensor's shape; reads headers only."""
         return {name: self.shape(name) for name in self.names}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(self.lazy(name).nbytes for name in self.names)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor."""
         return tuple(self._slice(name).get_shape())
@@ -106,13 +113,14 @@ class Weights:
 
     def read(self, name: str, dtype: DType | None = None) -> Array:
         """One tensor, a copy of its own; `dtype` converts it (UsageError where its values do not fit)."""
-        self.dtype(name)
+        file, shape = self._places[name], self.shape(name)
+        # Not through the library's memory map: the pages of a whole checkpoint would count as this process's memory.
         try:
-            tensor: Array = self._files[self._places[name]].get_tensor(name)
-        except (SafetensorError, OSError, ValueError) as e:
-            raise CheckpointError(
-                f"tensor {name} in {self._places[name]} cannot be read ({_line(e)}): {_RESTORE}"
-            ) from e
+            tensor: Array = np.fromfile(
+                file, np.dtype(self.dtype(name)), math.prod(shape), offset=self._starts[file][name]
+            ).reshape(shape)
+        except (OSError, ValueError) as e:
+            raise CheckpointError(f"tensor {name} in {file} cannot be read ({_line(e)}): {_RESTORE}") from e
         return tensor if dtype is None else convert(tensor, dtype, name)
 
     def lazy(self, name: str, dtype: DType | None = None) -> LazyTensor:
@@ -211,7 +219,7 @@ def _read_index(folder: Path) -> dict[str, str]:
     path = folder / INDEX_NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as e:
         raise CheckpointError(f"{path} has no readable weight_map ({_line(e)}): {_RESTORE}") from e
     if not isinstance(found, dict) or not found or not all(isinstance(file, str) for file in found.values()):
         raise CheckpointError(f"{path}: weight_map does not map tensor names to file names: {_RESTORE}")
@@ -246,6 +254,14 @@ def _open_file(path: Path) -> Any:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError, ValueError) as e:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({_line(e)}): {_RESTORE}") from e
+
+
+def _starts(path: Path) -> dict[str, int]:
+    """Where in a file, whose header the library has checked, every tensor's values begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {n: 8 + length + entry["data_offsets"][0] for n, entry in header.items() if n != "__metadata__"}
 
 
 def _compare_with_index(path: Path, index: Mapping[str, str], places: Mapping[str, Path]) -> None:

@@ -1,8 +1,8 @@
-"""What the operators' PyTorch forms share: their checks, and the node they become in an ONNX export."""
+"""What the operators' PyTorch forms share: checks, calls of native kernels, the node of an ONNX export."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,4 +28,19 @@ def onnx_node(
         shapes=[shape for _, shape in outputs],
         version=schema.version,
     )
+    return y, final_state
+
+
+def call_cpu_kernel(
+    kernel: Callable[[str, Sequence[int], bool, Sequence[int], int], None],
+    inputs: Sequence[Tensor],
+    sizes: Sequence[int],
+    outputs: Sequence[Tensor],
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Run one of CpuKernels' functions on host tensors; two outputs with the types and shapes of `outputs`."""
+    given = [tensor.contiguous() for tensor in inputs]
+    y, final_state = (torch.empty(like.shape, dtype=like.dtype) for like in outputs)
+    addresses = [tensor.data_ptr() for tensor in (*given, y, final_state)]
+    kernel(str(given[0].dtype).removeprefix("torch."), sizes, reverse, addresses, torch.get_num_threads())
     return y, final_state

@@ -189,7 +189,7 @@ def read_config(path: Path) -> StormConfig:
         raise CheckpointError(
             f"{path} does not exist: a STORM checkpoint has a config.json; `storm init` makes an example."
         ) from e
-    except (OSError, UnicodeDecodeError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{path} cannot be read as JSON ({e}): restore it from the checkpoint's source.") from e
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds {type(data).__name__}, not a JSON object: restore it.")

@@ -31,6 +31,16 @@ class CheckResult(BaseModel):
     passed: bool
 
 
+class Shapes(BaseModel):
+    """An optimization profile of one input: smallest, most frequent and largest shape."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min: list[int]
+    opt: list[int]
+    max: list[int]
+
+
 class EngineRecord(BaseModel):
     """What engine.json says. `graphs` maps a stage to the file in the bundle that is run for it."""
 
@@ -49,6 +59,16 @@ class EngineRecord(BaseModel):
     created: str
     verified: bool
     verification: list[CheckResult]
+    calibration: str = ""  # of int8 and fp8: the name and hash of the ranges and layers
+    # Of TensorRT engines: the package that runs them, what they were compiled of and for, and what that took.
+    api: Literal["tensorrt", "tensorrt_rtx"] | None = None
+    key: str = ""
+    prepared_key: str = ""
+    prepared_graphs: dict[Stage, str] = {}
+    profiles: dict[Stage, dict[str, Shapes]] = {}
+    plugin_sha256: str | None = None
+    build_seconds: dict[Stage, float] = {}
+    peak_memory_bytes: int = 0
 
 
 def engine_name(target: str, precision: str, llm_precision: str) -> str:

@@ -8,7 +8,6 @@ A pipeline and its videos belong to one thread.
 from __future__ import annotations
 
 import itertools
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
+from storm_edge.runtime.machine import probe
+from storm_edge.runtime.memory import peak_memory_bytes
 from storm_edge.runtime.stages import VISION_BATCH, Float32, Stages, flatten_visual
 from storm_edge.runtime.video import FrameBatch, read_frames
 from storm_edge.runtime.video.reading import VideoSource
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
-MACHINE_TARGETS = ("cpu",)  # whose engines this version can run
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,9 @@ class Answer:
                 "answer_tokens": len(self._generation.ids),
                 "finish": self._generation.finish or "unfinished",
                 "seconds": self._begun.seconds | {"decode": self._decode_seconds},
-                "peak_memory_bytes": _peak_memory_bytes(),
+                "peak_memory_bytes": peak_memory_bytes(),
             }
         )
-
-
-def _peak_memory_bytes() -> int:
-    """The most memory this process has held: Linux's own mark, since rusage's is inherited from the parent process."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Pipeline:
@@ -111,9 +103,9 @@ class Pipeline:
     ) -> Video:
         """Decode and encode a video once, for any number of questions.
 
-        `source` is a local file, a uint8 array (T, H, W, 3), or an iterable of (seconds, frame); `frames` or `fps`
-        choose what is looked at (without either at most 32 frames, spread evenly); `sample` keeps every s-th pooled
-        frame.
+        `source` is a local file, a folder of images, a uint8 array (T, H, W, 3), or an iterable of (seconds, frame):
+        see `read_frames`. `frames` or `fps` choose what is looked at (without either at most 32 frames, spread evenly);
+        `sample` keeps every s-th pooled frame.
         Raises UsageError, VideoError, EngineError.
         """
         config = self.bundle.config
@@ -249,6 +241,6 @@ def load(path: str | Path, engine: str | None = None, *, threads: int | None = N
     Raises BundleError, EngineError, or UsageError for an unknown name.
     """
     bundle = Bundle.open(path)
-    record = choose_engine(bundle, engine, MACHINE_TARGETS)
+    record = choose_engine(bundle, engine, probe().targets)
     prompt = ChatPrompt.open(bundle.path(bundle.manifest.tokenizer))
     return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt)

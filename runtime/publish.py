@@ -24,7 +24,7 @@ _RENAME_EXCHANGE = 2
 def staging(destination: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `destination` when the block ends well, and is removed when it does not.
 
-    An existing destination is replaced in one step. Raises OSError where the file system refuses.
+    An existing destination is replaced in one step. Raises OSError, naming a file, where the file system refuses.
     """
     destination = destination.absolute()
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +38,10 @@ def staging(destination: Path) -> Iterator[Path]:
             _exchange(staged, destination)
         else:
             staged.rename(destination)
+    except OSError as e:
+        if e.filename is None:  # a full disk is reported without the file that was written
+            e.filename = str(destination)
+        raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

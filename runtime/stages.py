@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.plugins.libraries import TENSORRT, find_library
+from storm_edge.runtime.bundle import STAGES, Bundle, file_sha256
 from storm_edge.runtime.engine import EngineRecord
+from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
-from storm_edge.runtime.sessions.base import Session, host_array
+from storm_edge.runtime.sessions.base import Session
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 VISION_BATCH = 8  # frames; more gain nothing on a CPU, and memory for activations grows with them
@@ -34,22 +36,22 @@ class Stages:
     @classmethod
     def load(cls, bundle: Bundle, record: EngineRecord, *, threads: int | None = None) -> Stages:
         """Load the graphs an engine names; raises EngineError or BundleError."""
-        path = {stage: bundle.path(name) for stage, name in record.graphs.items()}
+        missing = [stage for stage in STAGES if stage not in record.graphs]
+        if missing or record.state != "built":
+            what = f"has no {' and no '.join(missing)}" if missing else "is only prepared"
+            raise EngineError(f"engine {record.name} {what}: `storm build {bundle.root} --target {record.target}`.")
         embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
-        llm = bundle.config.llm
-        return cls(
-            vision_session=OnnxRuntimeSession(path["vision"], threads),
-            temporal_session=OnnxRuntimeSession(path["temporal"], threads),
-            decoder=OnnxRuntimeDecoder(
-                path["decoder"], llm, embedding, max_length=llm.max_position_embeddings, threads=threads
-            ),
-            temporal_pool=bundle.config.reduction.temporal_pool,
+        loaded = (
+            _load_tensorrt(bundle, record, embedding)
+            if record.api
+            else _load_onnxruntime(bundle, record, embedding, threads)
         )
+        return cls(*loaded, temporal_pool=bundle.config.reduction.temporal_pool)
 
     def vision(self, frames: NDArray[np.uint8]) -> Float32:
         """Frames (T, H, W, 3) -> tokens (T, N, D), a batch at a time."""
         batches = [
-            host_array(self.vision_session.run(frames=frames[i : i + VISION_BATCH])["tokens"])
+            self.vision_session.run(frames=frames[i : i + VISION_BATCH])["tokens"]
             for i in range(0, len(frames), VISION_BATCH)
         ]
         return np.concatenate(batches)
@@ -58,8 +60,42 @@ class Stages:
         """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
         if missing := -len(tokens) % self.temporal_pool:
             tokens = np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)])
-        visual: Float32 = host_array(self.temporal_session.run(tokens=tokens[None])["visual_tokens"])
-        return visual
+        return self.temporal_session.run(tokens=tokens[None])["visual_tokens"]
+
+
+def _load_onnxruntime(
+    bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None
+) -> tuple[Session, Session, LanguageModel]:
+    path = {stage: bundle.path(name) for stage, name in record.graphs.items()}
+    llm = bundle.config.llm
+    return (
+        OnnxRuntimeSession(path["vision"], threads),
+        OnnxRuntimeSession(path["temporal"], threads),
+        OnnxRuntimeDecoder(path["decoder"], llm, embedding, max_length=llm.max_position_embeddings, threads=threads),
+    )
+
+
+def _load_tensorrt(
+    bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable
+) -> tuple[Session, Session, LanguageModel]:
+    from storm_edge.runtime.llm.tensorrt import TensorRTDecoder
+    from storm_edge.runtime.sessions.tensorrt import TensorRTSession
+
+    assert record.api is not None
+    plugin = find_library(TENSORRT)
+    if record.plugin_sha256 and (plugin is None or file_sha256(plugin) != record.plugin_sha256):
+        here = f"this machine has another one, {plugin}" if plugin else "this machine has none (`make plugin`)"
+        raise EngineError(
+            f"engine {record.name} was built with plugin {record.plugin_sha256[:12]}, {here}: build it again here."
+        )
+    plugins = [plugin] if plugin and record.plugin_sha256 else []
+    vision, temporal, decoder = (
+        TensorRTSession(bundle.path(record.graphs[stage]), record.api, record.versions["tensorrt"], plugins)
+        for stage in STAGES
+    )
+    capacity = decoder.largest("past_key_0")[2]
+    chunk = decoder.largest("inputs_embeds")[1]
+    return vision, temporal, TensorRTDecoder(decoder, bundle.config.llm, embedding, capacity, chunk)
 
 
 def flatten_visual(llm: LanguageModel, visual: Float32, newline: int | None) -> Float32:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from storm_edge.export.build.cpu import build_cpu
 from storm_edge.export.export_bundle import export_bundle
@@ -46,3 +48,29 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(path, tmp_path / path.name))
 
     return copy
+
+
+def moving_clips(number: int = 8, frames: int = 8, size: int = 64) -> Iterator[NDArray[np.uint8]]:
+    """Clips uint8 [frames, size, size, 3] in which coloured blocks and coarse noise move."""
+    for seed in range(number):
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(size // 8, axis=0).repeat(size // 8, axis=1)
+        clip = np.stack([np.roll(coarse, (3 * t, 5 * t), axis=(0, 1)) for t in range(frames)])
+        if seed % 2:
+            clip = clip // 8
+            for t in range(frames):
+                clip[t, 8 : 8 + 12, 4 * t : 4 * t + 12] = rng.integers(0, 256, 3)
+        if seed % 4 == 2:
+            clip = rng.integers(0, 256, clip.shape, dtype=np.uint8)
+        yield clip
+
+
+@pytest.fixture(scope="session")
+def calibrated(bundle: Path) -> Path:
+    """A copy of the bundle with a calibration called "clips"; do not change it."""
+    from storm_edge.calibration.calibrate import calibrate
+
+    path = bundle.parent / "calibrated" / "bundle"
+    shutil.copytree(bundle, path)
+    calibrate(Bundle.open(path), moving_clips, "clips", samples=8)
+    return path

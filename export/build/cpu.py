@@ -1,26 +1,29 @@
-"""Engines for ONNX Runtime on a CPU: the canonical graphs, widened to fp32 where they are of a half type."""
+"""Engines for ONNX Runtime on a CPU: the canonical graphs, widened to fp32 of half types, or quantized."""
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
 from collections.abc import Callable
-from pathlib import Path
 
 import onnx
 
-from storm_edge.export.graph_file import save_model
+from storm_edge.export.build.prepare import INT4_KEPT, quantize_step
+from storm_edge.export.build.prepared import Step, prepared_graph
+from storm_edge.export.calibrated import find_calibration
+from storm_edge.export.graph_file import Reader
+from storm_edge.export.passes.nbits_weights import Bits, nbits_weights
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle import STAGES, Bundle, FileSpec, Stage, describe_file, to_json
+from storm_edge.runtime.bundle import STAGES, Bundle, FileSpec, Stage, to_json
 from storm_edge.runtime.engine import ENGINE_JSON, EngineRecord, engine_name
 from storm_edge.runtime.errors import ParityError
 from storm_edge.runtime.publish import lock, staging
-from storm_edge.runtime.targets import check_precision, target
+from storm_edge.runtime.targets import check_llm_precision, check_precision, target
 from storm_edge.runtime.verify import require, verify
 
 TARGET = "cpu"
-_PASSES = "widen-1"  # changes with the passes below, so that graphs prepared by older ones are not taken
+_BITS: dict[str, Bits] = {"int8": 8, "int4": 4}
+_INT8_BLOCK = 128
 
 
 def build_cpu(
@@ -28,24 +31,33 @@ def build_cpu(
     precision: str | None = None,
     llm_precision: str | None = None,
     *,
+    calibration: str | None = None,
+    int4_block: int = 128,
     allow_mismatch: bool = False,
     threads: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> EngineRecord:
     """Prepare, verify and publish an engine in the bundle; returns its record.
 
-    Raises TargetError for a precision the CPU has not, ParityError where the engine fails verification and not
-    `allow_mismatch`; nothing is published then.
+    Raises TargetError for a precision the CPU has not, BuildError where int8 lacks a calibration, ParityError where the
+    engine fails verification and not `allow_mismatch`; nothing is published then.
     """
     precision = check_precision(target(TARGET), precision)
-    llm_precision = check_precision(target(TARGET), llm_precision or precision)
+    llm_precision = check_llm_precision(target(TARGET), llm_precision)
     name = engine_name(TARGET, precision, llm_precision)
+    ranges = find_calibration(bundle, calibration) if precision == "int8" else None
+    wide: list[Step] = [] if bundle.manifest.dtype == "float32" else [("widen 1", widen)]
     with lock(bundle.root / "engines"):
         graphs: dict[Stage, str] = {}
         files: dict[str, FileSpec] = {}
         for stage in STAGES:
             progress(f"prepare {stage}")
-            graphs[stage], made = _prepare(bundle, stage, name)
+            # CPUs multiply uint8 activations by int8 weights.
+            if stage == "decoder":
+                steps = [*wide, *_small_weights(llm_precision, int4_block)]
+            else:
+                steps = [*wide, quantize_step(ranges, stage, "uint8")] if ranges else wide
+            graphs[stage], made = prepared_graph(bundle, stage, name, steps)
             files |= made
         record = EngineRecord(
             name=name,
@@ -60,6 +72,7 @@ def build_cpu(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             verified=False,
             verification=[],
+            calibration=f"{ranges.name} {ranges.sha256}" if ranges else "",
         )
         results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
         try:
@@ -74,18 +87,13 @@ def build_cpu(
     return record
 
 
-def _prepare(bundle: Bundle, stage: Stage, name: str) -> tuple[str, dict[str, FileSpec]]:
-    """The graph to run for a stage, and the files that had to be made for it."""
-    spec = bundle.manifest.graphs[stage]
-    if bundle.manifest.dtype == "float32":
-        return spec.file, {}
-    source = bundle.path(spec.file)
-    made_of = bundle.manifest.files[spec.file].sha256 + _PASSES
-    stem = f"graphs/{name}.{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.{stage}"
-    files = (f"{stem}.onnx", f"{stem}.data")
-    model = onnx.load(source)
-    widen(model)
-    staged = bundle.path(f"{stem}.partial.onnx")
-    save_model(model, staged, Path(files[1]).name)
-    staged.replace(bundle.path(files[0]))  # the graph appears when its data is complete
-    return files[0], {f: describe_file(bundle.path(f)) for f in files if bundle.path(f).exists()}
+def _small_weights(precision: str, int4_block: int) -> list[Step]:
+    """The pass that makes the language model's weights int8 or int4; none for fp32."""
+    if precision not in _BITS:
+        return []
+    bits, block = _BITS[precision], int4_block if precision == "int4" else _INT8_BLOCK
+
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        nbits_weights(model, readers, bits, block, in_8=INT4_KEPT)
+
+    return [(f"nbits 3 {bits} {block}", apply)]

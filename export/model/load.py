@@ -1,4 +1,4 @@
-"""Checkpoint -> PyTorch modules in fp32."""
+"""Checkpoint -> the vision and temporal encoders, in fp32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from storm_edge.export.checkpoint import VISION_PREFIX, Checkpoint
 from storm_edge.export.model.temporal import TemporalEncoder
 from storm_edge.export.model.vision import VisionEncoder
-from storm_edge.export.shapes import language_shapes, vision_shapes
+from storm_edge.export.shapes import vision_shapes
 from storm_edge.export.weights import Weights
 from storm_edge.runtime.config import StormConfig
 
@@ -23,28 +23,24 @@ def load_vision(checkpoint: Checkpoint) -> VisionEncoder:
     """The vision encoder: the tower's blocks that run, and the projector."""
     stored = {name.removeprefix(VISION_PREFIX): name for name in checkpoint.vision.names}
     state = {
-        name.replace("encoder.layers.", "blocks."): _tensor(checkpoint.vision, stored[name])
+        name.replace("encoder.layers.", "blocks."): read_tensor(checkpoint.vision, stored[name])
         for name in vision_shapes(checkpoint.config)
     }
     for name in checkpoint.temporal.names:
         if name.startswith("projector."):
-            state[name] = _tensor(checkpoint.temporal, name)
+            state[name] = read_tensor(checkpoint.temporal, name)
     return _with_state(VisionEncoder(checkpoint.config), state)
 
 
 def load_temporal(checkpoint: Checkpoint, config: StormConfig) -> TemporalEncoder:
     """The temporal encoder: the checkpoint's Mamba layers, and the pooling that `config` asks for."""
     names = [name for name in checkpoint.temporal.names if not name.startswith("projector.")]
-    return _with_state(TemporalEncoder(config), {name: _tensor(checkpoint.temporal, name) for name in names})
+    return _with_state(TemporalEncoder(config), {name: read_tensor(checkpoint.temporal, name) for name in names})
 
 
-def load_language_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The language model's tensors by their Hugging Face names."""
-    return {name: _tensor(checkpoint.llm, name) for name in language_shapes(checkpoint.config.llm)}
-
-
-def _tensor(weights: Weights, name: str) -> Tensor:
-    return torch.from_numpy(np.array(weights.read(name), dtype=np.float32))
+def read_tensor(weights: Weights, name: str) -> Tensor:
+    """One tensor as fp32."""
+    return torch.from_numpy(np.asarray(weights.read(name), dtype=np.float32))
 
 
 def _with_state(module: _Module, state: Mapping[str, Tensor]) -> _Module:

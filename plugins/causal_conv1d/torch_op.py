@@ -1,4 +1,4 @@
-"""`storm::CausalConv1d` in PyTorch: the readable reference that every other form is measured against."""
+"""`storm::CausalConv1d` in PyTorch: readable sums, and the native CPU kernel in their place where that is built."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from storm_edge.plugins.causal_conv1d.op import INPUTS, SCHEMA
-from storm_edge.plugins.torch_common import check_tensors, onnx_node
+from storm_edge.plugins.cpu_kernels import MAXIMUM_WIDTH, cpu_kernels
+from storm_edge.plugins.torch_common import call_cpu_kernel, check_tensors, onnx_node
 
 
 def causal_conv1d(
@@ -39,6 +40,17 @@ def causal_conv1d(
 def _causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor, initial_state: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor]:
+    sizes = (*x.shape, weight.shape[1])
+    if x.device.type == "cpu" and sizes[3] <= MAXIMUM_WIDTH and (kernels := cpu_kernels()):
+        inputs = (x, weight, bias, initial_state)
+        return call_cpu_kernel(kernels.causal_conv1d, inputs, sizes, (x, initial_state), reverse)
+    return convolve_tap_by_tap(x, weight, bias, initial_state, reverse)
+
+
+def convolve_tap_by_tap(
+    x: Tensor, weight: Tensor, bias: Tensor, initial_state: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """The definition, on any device: the reference that every other form is measured against."""
     length, kept = x.shape[1], weight.shape[1] - 1
     tokens = torch.cat((x, initial_state) if reverse else (initial_state, x), dim=1)  # (batch, length + kept, channels)
     taps = weight.flip(1) if reverse else weight

@@ -1,4 +1,4 @@
-"""`storm::SelectiveScan` in PyTorch: the readable reference that every other form is measured against."""
+"""`storm::SelectiveScan` in PyTorch: a readable loop, and the native CPU kernel in its place where that is built."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from storm_edge.plugins.cpu_kernels import MAXIMUM_STATE, cpu_kernels
 from storm_edge.plugins.selective_scan.op import INPUTS, SCHEMA
-from storm_edge.plugins.torch_common import check_tensors, onnx_node
+from storm_edge.plugins.torch_common import call_cpu_kernel, check_tensors, onnx_node
 
 
 def selective_scan(
@@ -57,6 +58,26 @@ def _selective_scan(
     initial_state: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
+    sizes = (*u.shape, A.shape[1])
+    if u.device.type == "cpu" and sizes[3] <= MAXIMUM_STATE and (kernels := cpu_kernels()):
+        inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+        return call_cpu_kernel(kernels.selective_scan, inputs, sizes, (u, initial_state), reverse)
+    return scan_token_by_token(u, delta, A, B, C, D, z, delta_bias, initial_state, reverse)
+
+
+def scan_token_by_token(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    initial_state: Tensor,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """The definition as a loop, on any device: the reference that every other form is measured against."""
     batch, length, channels = u.shape
     u32, z32, B32, C32 = u.float(), z.float(), B.float(), C.float()
     step = functional.softplus(delta.float() + delta_bias, threshold=20.0)  # (batch, length, channels)

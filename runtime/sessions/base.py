@@ -25,6 +25,11 @@ class Session(Protocol):
         ...
 
 
+def to_host(array: Any) -> Array:
+    """A session's output in host memory."""
+    return np.asarray(array.get() if hasattr(array, "get") else array)
+
+
 def host_array(tensor: SupportsDLPack) -> Array:
     """A numpy view of a tensor in host memory; numpy arrays pass through, types DLPack lacks included."""
     return tensor if isinstance(tensor, np.ndarray) else np.from_dlpack(tensor)

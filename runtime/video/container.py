@@ -23,6 +23,8 @@ from storm_edge.runtime.video.sampling import TOLERANCE, Shot
 
 # Their indexes say where keyframes are, and their packets when they are shown: only these are searched.
 _INDEXED = {"mov", "matroska"}
+# Their packets say only when they are decoded; when they are shown, libav guesses, a frame off where order changes.
+_UNDATED = {"avi"}
 # Over a shorter stretch, decoding on is cheaper than a search.
 _WORTH_A_SEARCH = 0.25  # seconds
 # Timestamps that fall back by more start anew (joined recordings); by less, they are disorder.
@@ -42,7 +44,8 @@ class VideoFile:
         self._scout: VideoFile | None = None
         self._used = False  # whether the reading position has moved
         self._file, self._container, self._stream = open_video(path)
-        self._indexed = bool(_INDEXED & set(self._container.format.name.split(",")))
+        formats = set(self._container.format.name.split(","))
+        self._indexed, self._undated = bool(_INDEXED & formats), bool(_UNDATED & formats)
         self._tick = self._stream.time_base or Fraction(1, 1000)
         self._rate = self._stream.average_rate or Fraction(25)
 
@@ -160,7 +163,8 @@ class VideoFile:
                 frames = self._stream.decode(packet)
             for frame in frames:
                 follows = 0.0 if latest is None else latest + gap
-                time = follows if frame.pts is None else self._seconds(frame.pts) + shift
+                ticks = frame.dts if self._undated else frame.pts
+                time = follows if ticks is None else self._seconds(ticks) + shift
                 if latest is not None and time < latest - _RESTART:
                     shift += follows - time
                     time = follows

@@ -71,19 +71,22 @@ def from_array(frames: npt.NDArray[np.generic], timestamps: npt.ArrayLike | None
         raise UsageError(
             f"the frames are {frames.dtype} {list(frames.shape)}: give uint8 RGB of shape [frames, height, width, 3]."
         )
-    times = np.arange(len(frames), dtype=np.float64)
-    if timestamps is not None:
-        try:
-            times = np.asarray(timestamps, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise UsageError("the timestamps are not numbers: give the seconds at which the frames appear.") from error
-        if times.shape != (len(frames),):
-            raise UsageError(
-                f"the timestamps have shape {list(times.shape)}: give one for each of {len(frames)} frames."
-            )
-        if not np.isfinite(times).all() or (np.diff(times) < 0).any():
-            raise UsageError("the timestamps are not ascending numbers: give the seconds at which the frames appear.")
-    return FrameList(times.tolist(), frames.astype(np.uint8, copy=False))
+    return FrameList(frame_times(len(frames), timestamps), frames.astype(np.uint8, copy=False))
+
+
+def frame_times(count: int, timestamps: npt.ArrayLike | None) -> list[float]:
+    """When `count` frames appear: at `timestamps` [count], or one a second; raises UsageError if these do not fit."""
+    if timestamps is None:
+        return [float(i) for i in range(count)]
+    try:
+        times = np.asarray(timestamps, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError("the timestamps are not numbers: give the seconds at which the frames appear.") from error
+    if times.shape != (count,):
+        raise UsageError(f"the timestamps have shape {list(times.shape)}: give one for each of {count} frames.")
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise UsageError("the timestamps are not ascending numbers: give the seconds at which the frames appear.")
+    return [float(time) for time in times]
 
 
 def _checked(pairs: Iterable[tuple[float, Pixels]]) -> Iterator[Shot[Pixels]]:

@@ -17,6 +17,7 @@ from av import VideoFrame
 
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.video.container import VideoFile
+from storm_edge.runtime.video.folder import FrameFolder
 from storm_edge.runtime.video.listing import FrameStream, from_array
 from storm_edge.runtime.video.opening import check_file
 from storm_edge.runtime.video.resizing import Pixels, Resizer
@@ -49,12 +50,14 @@ def read_frames(
 ) -> Iterator[FrameBatch]:
     """The frames of a video at the model's size, `batch` at a time.
 
-    `source` is the path of a local video, GIF or image; or a uint8 array [T, H, W, 3], whose frames appear at
-    `timestamps` [T] (by default one a second, from 0); or an iterable of (seconds, uint8 [H, W, 3]).
+    `source` is the path of a local video, GIF or image; or of a folder of images, taken in natural order (9 before 10);
+    or a uint8 array [T, H, W, 3]; or an iterable of (seconds, uint8 [H, W, 3]). The frames of an array and the images
+    of a folder appear at `timestamps` [T], by default one a second from 0.
     `frames=N` takes what is shown at N times spread evenly from the first timestamp to the last; `fps=F` what is shown
     at first + i/F up to the last; neither takes every frame. Shown at t is the last frame that appeared by t + 0.5 ms.
     Frames repeat where more are asked for than the video has; their timestamps are always the source's own.
-    Resized by swscale, bicubic, without keeping the aspect ratio; upright as the file's display matrix says.
+    Resized by swscale, bicubic, without keeping the aspect ratio, so that of a file's pixels makes no difference;
+    upright as the file's display matrix says; transparency is dropped.
     Memory does not grow with the length, except for an iterable with `frames=N`: its end is not known before it is
     reached, so all its frames are kept at the model's size.
 
@@ -68,15 +71,18 @@ def read_frames(
         frames = _whole("frames", frames, MAX_FRAMES)
     if fps is not None:
         fps = _rate(fps)
-    if timestamps is not None and not isinstance(source, np.ndarray):
-        raise UsageError("timestamps belong to an array of frames: files and iterables have their own.")
-
     resize = Resizer(size)
     if isinstance(source, str | os.PathLike):
-        return _of_file(_local(source), resize, frames, fps, batch)
-    if isinstance(source, np.ndarray):
+        path = _local(source)
+        if os.path.isdir(path):
+            return _batches(_chosen(FrameFolder(path, size, timestamps), frames, fps), resize, batch)
+        if timestamps is None:
+            return _of_file(path, resize, frames, fps, batch)
+    elif isinstance(source, np.ndarray):
         return _batches(_chosen(from_array(source, timestamps), frames, fps), resize, batch)
-    return _batches(_chosen(FrameStream(source, resize), frames, fps), resize, batch)
+    elif timestamps is None:
+        return _batches(_chosen(FrameStream(source, resize), frames, fps), resize, batch)
+    raise UsageError("timestamps belong to an array or a folder of images: files and iterables have their own.")
 
 
 def _of_file(path: Path, resize: Resizer, frames: int | None, fps: float | None, batch: int) -> Iterator[FrameBatch]:
@@ -120,7 +126,8 @@ def _local(source: str | os.PathLike[str]) -> Path:
     if "://" in name:
         raise VideoError(f"{name} is not a local file: download it first and give its path.")
     path = Path(name)
-    check_file(path)
+    if not os.path.isdir(path):
+        check_file(path)
     return path
 
 

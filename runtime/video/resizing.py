@@ -6,11 +6,12 @@ Files and arrays take the same way through swscale, so the same pixels give the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
 Pixels = npt.NDArray[np.uint8]
@@ -19,6 +20,17 @@ Pixels = npt.NDArray[np.uint8]
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE, _BITEXACT = 1 << 2, 1 << 13, 1 << 14, 1 << 18, 1 << 19
 # By default swscale halves the chroma of RGB and is up to 13 levels off. Bit-exact: the same bytes on x86 and arm.
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE | _BITEXACT
+
+
+def _unlisted(kind: type[Any], value: object) -> Any:
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"TYPE_{value}", value
+    return member
+
+
+# PyAV 18's list of side data ends before that of the FFmpeg it brings, and one kind it does not know (EXIF, which every
+# photo has) keeps all others from being read.
+SideDataType._missing_ = classmethod(_unlisted)  # type: ignore[assignment]
 
 
 class Resizer:

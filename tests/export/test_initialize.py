@@ -12,11 +12,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipMode
 from storm_edge.export.checkpoint import Checkpoint
 from storm_edge.export.importers import Imported, import_language, import_temporal, import_vision
 from storm_edge.export.initialize import initialize
-from storm_edge.export.model.load import load_language_state, load_temporal, load_vision
+from storm_edge.export.model.language import load_language_state, qwen2_config
+from storm_edge.export.model.load import load_temporal, load_vision
 from storm_edge.export.model.temporal import TemporalLayer
 from storm_edge.export.model.visibility import weakest_move
 from storm_edge.export.model.vision import siglip_config
-from storm_edge.export.reference import qwen2_config
 from storm_edge.runtime.config import StormConfig
 from storm_edge.runtime.errors import CheckpointError, UsageError
 from storm_edge.runtime.presets import PRESETS, preset

@@ -4,8 +4,10 @@ A form under test is a function `run(inputs, dtype, reverse) -> (y, final_state)
 name whose values T can represent exactly; `dtype` names T; the outputs come back as float32.
 """
 
+import ctypes
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -15,6 +17,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from storm_edge.plugins import libraries
 from storm_edge.plugins.op_schema import Schema, Value
 
 Arrays = dict[str, np.ndarray]
@@ -98,6 +101,77 @@ def run_onnxruntime() -> Callable[..., list[np.ndarray]]:
             model.SerializeToString(), options or onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"]
         )
         return list(session.run(None, inputs))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def native_operators() -> Callable[..., onnxruntime.SessionOptions]:
+    """native_operators(threads=2): options of a session with the native operators; skips where they are not built."""
+    library = libraries.find_library(libraries.ONNXRUNTIME)
+    if library is None:
+        pytest.skip(f"{libraries.ONNXRUNTIME} is not built: run `make plugin`, which says what it lacks")
+
+    def options(threads: int = 2) -> onnxruntime.SessionOptions:
+        chosen = onnxruntime.SessionOptions()
+        chosen.intra_op_num_threads = threads
+        chosen.register_custom_ops_library(str(library))
+        return chosen
+
+    return options
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[[str], Path]:
+    """built(name): a library or program of `make plugin`; skips where it has not been built."""
+
+    def find(name: str) -> Path:
+        path = libraries.find_library(name)
+        if path is None:
+            pytest.skip(f"{name} is not built: run `make plugin`, which says what it lacks")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def cuda_kernels(built: Callable[[str], Path]) -> ctypes.CDLL:
+    """The CUDA kernels behind functions that take host arrays (cuda/bridge.h); skips without a GPU."""
+    library = ctypes.CDLL(str(built("libstorm_cuda_bridge.so")))
+    if library.storm_cuda_devices() == 0:
+        pytest.skip("no CUDA device: run `make test-gpu` on a machine with a GPU")
+    sizes = [ctypes.c_int, *[ctypes.c_int64] * 4, ctypes.c_int]
+    for function in (library.storm_cuda_scan, library.storm_cuda_conv):
+        function.argtypes = [*sizes, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p, ctypes.c_void_p]
+        function.restype = ctypes.c_char_p
+    return library
+
+
+@pytest.fixture(scope="session")
+def run_cuda(cuda_kernels: ctypes.CDLL) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """run_cuda(schema, function name, sizes, inputs, dtype, reverse): the outputs of a CUDA kernel, as float32."""
+
+    def run(
+        schema: Schema, function: str, sizes: Sequence[str], inputs: Arrays, dtype: str, reverse: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        def numpy_type(value: Value) -> Any:
+            return NUMPY_TYPE[dtype if value.type == "T" else value.type]
+
+        given = [np.ascontiguousarray(inputs[v.name].astype(numpy_type(v))) for v in schema.inputs]
+        axes = schema.check_shapes({v.name: array.shape for v, array in zip(schema.inputs, given, strict=True)})
+        y = np.empty(given[0].shape, numpy_type(schema.outputs[0]))
+        final_state = np.empty(given[-1].shape, numpy_type(schema.outputs[1]))
+        pointers = (ctypes.c_void_p * len(given))(*(array.ctypes.data for array in given))
+        error = getattr(cuda_kernels, function)(
+            list(NUMPY_TYPE).index(dtype),
+            *(axes[size] for size in sizes),
+            int(reverse),
+            pointers,
+            y.ctypes.data,
+            final_state.ctypes.data,
+        )
+        assert error is None, error.decode()
+        return y.astype(np.float32), final_state.astype(np.float32)
 
     return run
 

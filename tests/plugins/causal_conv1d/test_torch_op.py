@@ -3,6 +3,16 @@ import torch
 
 from storm_edge.plugins.causal_conv1d.op import INPUTS, SCHEMA
 from storm_edge.plugins.causal_conv1d.torch_op import causal_conv1d
+from storm_edge.plugins.cpu_kernels import cpu_kernels
+
+
+@pytest.fixture(params=["plain", "native"], autouse=True)
+def form(request, monkeypatch):
+    """Every test runs without and with the native kernels."""
+    if request.param == "plain":
+        monkeypatch.setenv("STORM_PLUGIN_PATH", "")
+    elif cpu_kernels() is None:
+        pytest.skip("libstorm_cpu.so is not built: run `make plugin`")
 
 
 def tensors(inputs, dtype):

@@ -1,8 +1,18 @@
 import pytest
 import torch
 
+from storm_edge.plugins.cpu_kernels import cpu_kernels
 from storm_edge.plugins.selective_scan.op import INPUTS, SCHEMA
 from storm_edge.plugins.selective_scan.torch_op import selective_scan
+
+
+@pytest.fixture(params=["plain", "native"], autouse=True)
+def form(request, monkeypatch):
+    """Every test runs without and with the native kernels."""
+    if request.param == "plain":
+        monkeypatch.setenv("STORM_PLUGIN_PATH", "")
+    elif cpu_kernels() is None:
+        pytest.skip("libstorm_cpu.so is not built: run `make plugin`")
 
 
 def tensors(inputs, dtype):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,3 +36,11 @@ def test_without_onnx_runtime_the_error_names_the_extra(bundle: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match=r"ONNX Runtime is not installed: pip install 'storm-edge\[cpu\]'"):
         load(bundle)
+
+
+def test_onnx_runtime_starts_no_telemetry_and_writes_no_files(bundle: Path, tmp_path: Path) -> None:
+    code = "import sys; from storm_edge.runtime import load; load(sys.argv[1])"
+    places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | places
+    subprocess.run([sys.executable, "-c", code, str(bundle)], env=environment, cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -41,18 +41,20 @@ def write(
     container: str | None = None,
     rotation: float | None = None,
     mirror: dict[str, bool] | None = None,
+    tick: Fraction | None = None,
 ) -> Path:
-    """Encodes `frames`, shown at `ticks` of 1/3000 s (by default 30 a second)."""
+    """Encodes `frames`, shown at `ticks` of `tick`, 1/3000 s; by default 30 a second."""
+    tick = tick or TICK
     with av.open(str(path), "w", format=container) as output:
         stream: Any = output.add_stream(codec, rate=30, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
-        stream.codec_context.time_base = TICK
+        stream.codec_context.time_base = tick
         if rotation is not None:
             stream.set_display_rotation(rotation, **(mirror or {}))
         for i, array in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = (ticks[i] if ticks is not None else 100 * i), TICK
+            frame.pts, frame.time_base = (ticks[i] if ticks is not None else round(i / (30 * tick))), tick
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
@@ -86,6 +88,20 @@ def read(source: Any, **arguments: Any) -> tuple[Pixels, npt.NDArray[np.float64]
     return np.concatenate([b.frames for b in batches]), np.concatenate([b.timestamps for b in batches])
 
 
+def check_samples(path: Path, least: int = 1) -> tuple[Pixels, npt.NDArray[np.float64]]:
+    """Every way of sampling gives the frames and timestamps that it would choose from all of them; returns those."""
+    every, times = read(path, size=16)
+    assert len(every) >= least
+    assert (np.diff(times) >= 0).all()
+    samples: list[dict[str, Any]] = [{"frames": 1}, {"frames": 3}, {"frames": 9}, {"fps": 1}, {"fps": 7.5}]
+    for arguments in samples:
+        frames, shown = read(path, size=16, **arguments)
+        expected, expected_times = read(every, size=16, timestamps=times, **arguments)
+        np.testing.assert_array_equal(shown, expected_times)
+        np.testing.assert_array_equal(frames, expected)
+    return every, times
+
+
 class Media:
     """What the tests make and read videos with."""
 
@@ -94,6 +110,7 @@ class Media:
     rewrap = staticmethod(rewrap)
     sound = staticmethod(sound)
     read = staticmethod(read)
+    check_samples = staticmethod(check_samples)
 
 
 @pytest.fixture(scope="session")

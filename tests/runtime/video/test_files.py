@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import struct
 
 import av
 import numpy as np
@@ -156,6 +157,29 @@ def test_a_mirrored_recording_is_mirrored_back(tmp_path, media, mirror, axis):
     path = media.write(tmp_path / "a.mp4", picture, rotation=0.0, mirror={mirror: True}, options=LOSSLESS)
     frames, _ = media.read(path, size=64, frames=1)
     assert np.abs(frames[0].astype(int) - np.flip(picture[0], axis)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_and_mirrored_as_its_exif_says(tmp_path, media, orientation):
+    picture = np.zeros((1, 64, 64, 3), np.uint8)
+    picture[:, :32, :32], picture[:, :32, 32:], picture[:, 32:, :32] = 250, 160, 80
+    plain = media.write(tmp_path / "a.jpg", picture, "mjpeg", pixels="yuvj444p", container="image2pipe").read_bytes()
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x112, 3, 1, orientation, 0)
+    path = tmp_path / "b.jpg"
+    path.write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:])
+    straight = picture[0]
+    upright = {
+        1: straight,
+        2: straight[:, ::-1],
+        3: straight[::-1, ::-1],
+        4: straight[::-1],
+        5: straight.transpose(1, 0, 2),
+        6: np.rot90(straight, 3),
+        7: straight[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(straight),
+    }
+    frames, _ = media.read(path, size=64)
+    assert np.abs(frames[0].astype(int) - upright[orientation]).mean() < 8
 
 
 def test_colours_follow_the_files_colour_space_and_range(tmp_path, media):

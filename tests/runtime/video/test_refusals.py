@@ -26,8 +26,8 @@ def test_a_missing_file_is_refused_at_once(tmp_path):
     assert "there is no file" in refused("nul\0byte")
 
 
-def test_a_folder_an_empty_file_and_a_pipe_are_refused(tmp_path):
-    assert "is not a file" in refused(tmp_path)
+def test_a_folder_without_images_an_empty_file_and_a_pipe_are_refused(tmp_path):
+    assert "holds no images" in refused(tmp_path)
     (tmp_path / "empty.mp4").touch()
     assert "is empty" in refused(tmp_path / "empty.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")
@@ -167,7 +167,7 @@ def test_timestamps_that_do_not_fit_are_refused(timestamps):
 
 
 def test_timestamps_of_a_file_are_its_own(clip):
-    assert "timestamps belong to an array" in refused(clip, UsageError, timestamps=[0, 1])
+    assert "timestamps belong to an array or a folder" in refused(clip, UsageError, timestamps=[0, 1])
 
 
 def test_things_that_are_no_video_are_refused():

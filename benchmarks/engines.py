@@ -1,0 +1,94 @@
+"""Which prepared graphs TensorRT for RTX compiles, for which GPUs, and what that takes; prints Markdown.
+
+    python benchmarks/engines.py > docs/engines.md               all models: ten GB of memory and disk
+    python benchmarks/engines.py storm-mini > docs/engines.md
+
+Needs no GPU: TensorRT for RTX compiles for GPUs that are not there. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import sys
+import tempfile
+from pathlib import Path
+
+from models import MODELS
+
+from storm_edge.export.build.compile import compile_graph
+from storm_edge.export.build.compile_job import CompileJob
+from storm_edge.export.build.options import BuildOptions
+from storm_edge.export.build.prepare import prepare
+from storm_edge.export.build.tensorrt import profiles
+from storm_edge.export.export_bundle import export_bundle
+from storm_edge.export.initialize import initialize
+from storm_edge.runtime.bundle import Bundle, Stage
+from storm_edge.runtime.doctor import examine
+from storm_edge.runtime.errors import BuildError
+
+SMS = (86, 89, 120)
+# stage, precision, language model's precision, TensorRT's version, what to call it
+FORMS: tuple[tuple[Stage, str, str, tuple[int, int], str], ...] = (
+    ("vision", "fp16", "bf16", (10, 15), "fp16, Attention operator"),
+    ("vision", "bf16", "bf16", (10, 15), "bf16, Attention operator"),
+    ("vision", "fp16", "bf16", (10, 7), "fp16, lowered to opset 20"),
+    ("temporal", "fp16", "bf16", (10, 15), "fp16, function bodies"),
+    ("temporal", "bf16", "bf16", (10, 15), "bf16, function bodies"),
+    ("decoder", "fp16", "bf16", (10, 15), "bf16"),
+    ("decoder", "fp16", "fp16", (10, 15), "fp16"),
+    ("decoder", "fp16", "int4", (10, 15), "int4 blocks of 128, bf16 activations"),
+)
+
+
+def report(name: str, bundle: Bundle, folder: Path) -> None:
+    """Print one model's table."""
+    options = BuildOptions(max_frames=32, max_length=min(4096, bundle.config.llm.max_position_embeddings))
+    print(f"\n## {name}\n")
+    print("| graph | form | SM | result | seconds | engine | builder's peak |\n|---|---|---|---|---|---|---|")
+    for stage, precision, llm_precision, version, words in FORMS:
+        chosen = BuildOptions(stages=(stage,), max_frames=options.max_frames, max_length=options.max_length)
+        graphs, _ = prepare(bundle, "report", precision, llm_precision, version, chosen)
+        for sm in SMS:
+            job = CompileJob(
+                api="tensorrt_rtx",
+                graph=str(bundle.path(graphs[stage])),
+                engine=str(folder / "out.engine"),
+                profiles=profiles(bundle, chosen)[stage],
+                compute_capability=sm,
+            )
+            try:
+                result = compile_graph(job)
+            except BuildError as e:
+                print(f"| {stage} | {words} | {sm} | refused: {str(e)[:300]} | | | |", flush=True)
+                continue
+            sizes = f"{result.engine_bytes / 2**20:.1f} MiB | {result.peak_memory_bytes / 2**20:.0f} MiB"
+            print(f"| {stage} | {words} | {sm} | built | {result.seconds:.1f} | {sizes} |", flush=True)
+
+
+def main() -> None:
+    """Print the report of the models named on the command line, or of all."""
+    names = sys.argv[1:] or list(MODELS)
+    machine = examine()["machine"]
+    print("# Engines: what compiles\n")
+    print(f"{datetime.date.today()}, TensorRT for RTX {importlib.metadata.version('tensorrt-rtx')} without a GPU,")
+    print(f"{machine['processor']}, {machine['cores']} cores. Random weights.")
+    print(f"Made by `python benchmarks/engines.py{''.join(' ' + repr(name) for name in sys.argv[1:])}`.\n")
+    print(
+        "Compiled means: parsed as a strongly typed network and built for the SM. No engine has been run. TensorRT for"
+    )
+    print("RTX has no build for SM 87, 90, 100 and 110; graphs for those targets are prepared by the same passes.\n")
+    print(
+        "Where the form says Attention operator, and in every decoder, attention is fused: the builder refuses such a"
+    )
+    print("node for which it has no fused kernel. Whether it fuses the lowered form is unknown.")
+    for name in names:
+        config = MODELS[name]
+        with tempfile.TemporaryDirectory() as folder:
+            initialize(config, Path(folder) / "checkpoint")
+            export_bundle(Path(folder) / "checkpoint", Path(folder) / "bundle")
+            report(name, Bundle.open(Path(folder) / "bundle"), Path(folder))
+
+
+if __name__ == "__main__":
+    main()

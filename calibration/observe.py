@@ -1,0 +1,122 @@
+"""Run a bundle's fp32 graphs on clips and count what reaches every linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from storm_edge.calibration.histogram import Histogram
+from storm_edge.export.calibrated import CALIBRATED
+from storm_edge.export.graph_file import load_model, save_model
+from storm_edge.export.passes.quantize import Linear, linear_layers
+from storm_edge.export.passes.widen import widen
+from storm_edge.runtime.bundle import Bundle, Stage
+from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+# What one run of the vision graph may leave in outputs that are only looked at.
+WATCHED_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A graph in fp32 that gives its linear layers' inputs as outputs too."""
+
+    session: OnnxRuntimeSession
+    layers: list[Linear]
+
+
+class Observer:
+    """Counts activations clip by clip; use as a context, which holds the graphs' temporary copies."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        self._pool = bundle.config.reduction.temporal_pool
+        self._folder = TemporaryDirectory(prefix="storm-calibrate-")
+        self._watched = {stage: _watch(bundle, stage, Path(self._folder.name), threads) for stage in CALIBRATED}
+        self._batch = 1
+        self.histograms: dict[Stage, dict[str, Histogram]] = {
+            stage: {layer.input: Histogram() for layer in watched.layers} for stage, watched in self._watched.items()
+        }
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    @property
+    def layers(self) -> dict[Stage, list[Linear]]:
+        """The linear layers that are watched."""
+        return {stage: watched.layers for stage, watched in self._watched.items()}
+
+    def add(self, frames: NDArray[np.uint8]) -> None:
+        """Count what frames uint8 [T, H, W, 3] do in both graphs; raises BuildError for NaN and infinity."""
+        tokens: list[NDArray[np.float32]] = []
+        start = 0
+        while start < len(frames):
+            made = self._run("vision", frames=frames[start : start + self._batch])
+            tokens.append(made["tokens"])
+            start += self._batch
+            watched = sum(x.nbytes for x in made.values()) // len(tokens[-1])
+            self._batch = int(np.clip(WATCHED_BYTES // max(watched, 1), 1, 8))
+        clip = np.concatenate(tokens)  # (T, N, D)
+        if missing := -len(clip) % self._pool:
+            clip = np.concatenate([clip, np.repeat(clip[-1:], missing, axis=0)])
+        self._run("temporal", tokens=clip[None])
+
+    def _run(self, stage: Stage, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        made = self._watched[stage].session.run(**inputs)
+        for name, histogram in self.histograms[stage].items():
+            try:
+                histogram.add(made[name] if name in made else inputs[name])
+            except ValueError as e:
+                raise BuildError(
+                    f"calibration: {name} of the {stage} graph has {e}: the checkpoint or its export is broken,"
+                    " check it with `storm verify`."
+                ) from e
+        return made
+
+
+def _watch(bundle: Bundle, stage: Stage, folder: Path, threads: int | None) -> Watched:
+    loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
+    model, readers = loaded.model, dict(loaded.tensors)
+    if bundle.manifest.dtype != "float32":
+        widen(model, readers)
+    layers = linear_layers(model)
+    _give_out(model, [layer.input for layer in layers])
+    save_model(model, folder / f"{stage}.onnx", f"{stage}.data", readers)
+    return Watched(OnnxRuntimeSession(folder / f"{stage}.onnx", threads), layers)
+
+
+def _give_out(model: onnx.ModelProto, names: list[str]) -> None:
+    there = {value.name for value in (*model.graph.output, *model.graph.input)}
+    for name in dict.fromkeys(names):
+        if name not in there:
+            model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+
+
+def to_arrays(histograms: Mapping[Stage, Mapping[str, Histogram]]) -> dict[str, NDArray[Any]]:
+    """Histograms as plain arrays, `<stage>/<tensor>/counts` and `.../span` (low, high, limit)."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for stage, of_stage in histograms.items():
+        for name, seen in of_stage.items():
+            arrays[f"{stage}/{name}/counts"] = seen.counts
+            arrays[f"{stage}/{name}/span"] = np.array([seen.low, seen.high, seen.limit])
+    return arrays
+
+
+def from_arrays(histograms: Mapping[Stage, Mapping[str, Histogram]], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Fill histograms with what `to_arrays` gave; raises KeyError for other tensors."""
+    for stage, of_stage in histograms.items():
+        for name, seen in of_stage.items():
+            low, high, limit = (float(x) for x in arrays[f"{stage}/{name}/span"])
+            seen.low, seen.high, seen.limit = low, high, limit
+            seen.counts = arrays[f"{stage}/{name}/counts"].copy()

@@ -1,0 +1,103 @@
+"""`storm eval`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from storm_edge.cli.progress import progress
+from storm_edge.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from storm_edge.runtime.evaluate import Item, Result, Score
+
+
+@click.command("eval")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="`demo`, or a folder with videos and their questions as JSON Lines.")
+@click.option("--engine", help="Engine to evaluate; default: the newest verified one for this machine.")
+@click.option("-n", "number", type=click.IntRange(1), help="Questions to ask; default: all of a folder, 200 of demo.")
+@click.option("--frames", type=click.IntRange(1), help="Frames to look at; default: 32, of demo its clips' 16.")
+@click.option("--sample", type=click.IntRange(1), help="Keep every N-th pooled frame.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every result here, and go on from it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    bundle: Path,
+    data: str,
+    engine: str | None,
+    number: int | None,
+    frames: int | None,
+    sample: int | None,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how often an engine of BUNDLE answers right, per type of question, with 95% intervals."""
+    from storm_edge.runtime.divergence import logit_divergence
+    from storm_edge.runtime.evaluate import evaluate, scores
+    from storm_edge.runtime.pipeline import load
+    from storm_edge.runtime.result_log import ResultLog
+
+    if data != "demo" and not Path(data).is_dir():
+        raise UsageError(f"{data} is no folder: give --data demo, or a folder with videos and a .jsonl file.")
+    with progress(ctx, "eval") as step:
+        step("load")
+        pipeline = load(bundle, engine, threads=threads)
+        items, frames, number = _items(data, frames, number, pipeline.bundle.config.vision.image_size)
+        about: dict[str, object] = {"bundle": pipeline.bundle.sha256, "engine": pipeline.engine.name, "data": data}
+        about |= {"frames": frames, "sample": sample}
+        log = None if output is None else ResultLog(output, about)
+        done: list[bool] = []
+
+        def tell(result: Result) -> None:
+            done.append(result.right)
+            step(f"{len(done)}{f' of {number}' if number else ''} questions, {sum(done) / len(done):.1%} right")
+
+        results = evaluate(pipeline, items, frames=frames, sample=sample, log=log, progress=tell)
+        step("logits")
+        divergence = logit_divergence(pipeline.bundle, pipeline.stages)
+    overall, kinds = scores(results)
+    if as_json:
+        report: dict[str, object] = {"engine": pipeline.engine.name, "data": data, "frames": frames, "sample": sample}
+        report |= {"questions": len(results), "accuracy": None if math.isnan(overall.accuracy) else overall.accuracy}
+        report |= {"interval": [overall.low, overall.high], "types": {k: asdict(s) for k, s in kinds.items()}}
+        click.echo(json.dumps(report | {"logit_divergence": asdict(divergence)}))
+        return
+    click.echo(f"engine {pipeline.engine.name}, {len(results)} questions of {data}")
+    click.echo(f"{'type':<24}{'right':>12}{'accuracy':>11}{'95% interval':>18}")
+    for kind, score in kinds.items():
+        click.echo(_row(kind, score))
+    click.echo(_row("all", overall))
+    click.echo(
+        f"logits against PyTorch over {divergence.tokens} reference tokens: mean KL {divergence.kl:.2e},"
+        f" {divergence.agreeing:.1%} choose the same token"
+    )
+
+
+def _row(kind: str, score: Score) -> str:
+    interval = f"{score.low:.1%} - {score.high:.1%}"
+    return f"{kind:<24}{f'{score.right} / {score.asked}':>12}{score.accuracy:>10.1%}{interval:>19}"
+
+
+def _items(
+    data: str, frames: int | None, number: int | None, size: int
+) -> tuple[Iterator[Item], int | None, int | None]:
+    """The questions to ask, the frames to look at, and how many questions there are, if that is known."""
+    if data == "demo":
+        from storm_edge.demo.items import FRAMES, demo_items
+
+        frames, number = frames or FRAMES, number or 200
+        return islice(demo_items(frames=frames, size=size), number), frames, number
+    from storm_edge.runtime.question_file import read_questions
+
+    return islice(read_questions(Path(data)), number), frames, number

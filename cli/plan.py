@@ -1,0 +1,200 @@
+"""`storm plan`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from storm_edge.runtime.config import StormConfig
+    from storm_edge.runtime.plan import Advice, Plan, PlanOptions
+    from storm_edge.runtime.targets import Target
+
+
+@click.command("plan")
+@click.argument("model")
+@click.option("--target", "target_name", required=True, help="What to plan for; `storm doctor` lists the targets.")
+@click.option("--frames", type=click.IntRange(1), default=32, show_default=True, help="Frames of a clip.")
+@click.option("--precision", help="Precision of the vision tower and temporal encoder; default: the target's.")
+@click.option("--llm-precision", help="Precision of the language model; default: the target's.")
+@click.option("--sample", type=click.IntRange(1), help="Keep every N-th pooled frame; default: the model's.")
+@click.option("--temporal-pool", type=click.IntRange(1), help="Frames averaged; default: the model's.")
+@click.option("--spatial-pool", type=click.IntRange(1), help="Side of the averaged block; default: the model's.")
+@click.option("--memory", type=click.IntRange(1), help="GB of the device, where there are several; default: the most.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON: bytes, FLOPs, seconds.")
+def command(
+    model: str,
+    target_name: str,
+    frames: int,
+    precision: str | None,
+    llm_precision: str | None,
+    sample: int | None,
+    temporal_pool: int | None,
+    spatial_pool: int | None,
+    memory: int | None,
+    as_json: bool,
+) -> None:
+    """Estimate memory and time of MODEL on a target, before anything is built.
+
+    MODEL is a checkpoint (its config.json is enough), a bundle, or a preset such as storm-7b.
+    """
+    from dataclasses import replace
+
+    from storm_edge.runtime.plan import advise, default_options, device_of, make_plan
+    from storm_edge.runtime.targets import target
+
+    where = target(target_name)
+    options = replace(
+        default_options(where, frames), sample=sample, temporal_pool=temporal_pool, spatial_pool=spatial_pool
+    )
+    if precision:
+        options = replace(options, precision=precision)
+    if llm_precision:
+        options = replace(options, llm_precision=llm_precision)
+    device = device_of(where, memory)
+    config = model_config(model)
+    plan = make_plan(config, where, device, options)
+    advice = advise(config, where, device, options)
+    notes = notes_of(config, where, options)
+    if as_json:
+        click.echo(json.dumps(as_dict(model, plan, advice, notes)))
+        return
+    for line in [*table(model, plan), *verdict(plan, advice, where), *(f"note: {note}" for note in notes)]:
+        click.echo(line)
+
+
+def model_config(model: str) -> StormConfig:
+    """The configuration of a checkpoint, a bundle or a preset; raises UsageError where it is none."""
+    from storm_edge.runtime.bundle import MANIFEST, Bundle
+    from storm_edge.runtime.config import read_config
+    from storm_edge.runtime.errors import UsageError
+    from storm_edge.runtime.presets import PRESETS
+
+    path = Path(model)
+    if (path / MANIFEST).is_file():
+        return Bundle.open(path).config
+    if path.is_dir():
+        return read_config(path / "config.json")
+    if path.name == "config.json" and path.is_file():
+        return read_config(path)
+    if model not in PRESETS:
+        raise UsageError(f"{model} is no checkpoint, bundle or preset: name a folder, or one of {', '.join(PRESETS)}.")
+    return PRESETS[model]
+
+
+def table(model: str, plan: Plan) -> list[str]:
+    """What is planned, and a row for each stage."""
+    options = plan.options
+    device = plan.device.name if plan.device else plan.target
+    lines = [
+        f"{model} on {device}: {options.frames} frames, vision and temporal {options.precision},"
+        f" language model {options.llm_precision}",
+        f"the scan sees {plan.scan_tokens:,} tokens, the language model {plan.visual_tokens:,} of them;"
+        f" KV cache for {plan.cache_length:,} positions of {plan.context:,}",
+        "",
+        f"{'GiB':<10}{'weights':>9}{'activations':>13}{'KV cache':>10}{'workspace':>11}"
+        f"{'TFLOP':>10}{'GB moved':>10}{'floor':>11}{'expected':>11}",
+    ]
+    for name, s in plan.stages.items():
+        held = (
+            (f"{x / 2**30:.2f}" for x in (s.weights, s.activations, s.kv_cache, s.workspace))
+            if s.weights
+            else ("", "", "", "")
+        )
+        w, a, k, c = held
+        lines.append(
+            f"{name:<10}{w:>9}{a:>13}{k:>10}{c:>11}{s.flops / 1e12:>10.3g}{s.bytes / 1e9:>10.3g}"
+            f"{seconds(s.floor):>11}{seconds(s.expected):>11}"
+        )
+    return [*lines, "(decode: one token, with prefill's engine and cache)", ""]
+
+
+def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
+    """Whether it fits, what would make it fit, and what to expect."""
+    peak = f"peak {plan.peak / 2**30:.1f} GiB"
+    if plan.usable is None:
+        lines = [f"{peak}; give --memory GB to compare it with a device"]
+    else:
+        lines = [f"{peak} of {plan.usable / 2**30:.1f} usable: " + ("fits" if plan.fits_memory else "DOES NOT FIT")]
+    if not plan.fits_context:
+        lines.append(f"{plan.visual_tokens:,} visual tokens DO NOT FIT into the model's {plan.context:,} positions")
+    lines += [f"  fits with {a.words}: peak {a.plan.peak / 2**30:.1f} GiB{_pace(a.plan)}" for a in advice]
+    if not plan.fits and not advice:
+        larger = [str(d.memory) for d in where.devices if plan.device and d.memory > plan.device.memory]
+        lines.append("  no option makes it fit" + (f": --memory {' or '.join(larger)} has more room" if larger else ""))
+    if plan.first_token is not None:
+        lines.append(f"expected{_pace(plan)}".replace(", ", " ", 1))
+    else:
+        lines.append("no times: the arithmetic rate of this target is not published as one figure")
+    if plan.fits and where.engine in ("tensorrt", "tensorrt-rtx"):
+        lines.append(f"build with --max-frames {plan.options.frames} --max-length {plan.cache_length}")
+    return lines
+
+
+def _pace(plan: Plan) -> str:
+    decode = plan.stages["decode"].expected
+    if plan.first_token is None or decode is None:
+        return ""
+    return f", first word {seconds(plan.first_token)} after the frames, then {1 / decode:.1f} tokens a second"
+
+
+def seconds(value: float | None) -> str:
+    """A time with the unit that suits it; `-` where it is not known."""
+    if value is None:
+        return "-"
+    return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def notes_of(config: StormConfig, where: Target, options: PlanOptions) -> list[str]:
+    """What the figures do not hold for."""
+    from storm_edge.runtime.plan.memory import unfused_attention
+
+    notes = []
+    missing = [
+        f"{option} {precision}"
+        for option, precision, status in (
+            ("--precision", options.precision, where.status),
+            ("--llm-precision", options.llm_precision, where.llm_status),
+        )
+        if precision not in status
+    ]
+    if missing:
+        notes.append(f"this version does not build {' nor '.join(missing)} for {where.name} yet")
+    old = [r for r in where.releases if not r.llm_tensorrt]
+    if old and options.llm_precision != "int4":
+        notes.append(f"{old[0].name} runs the language model with --llm-precision int4 only, on ONNX Runtime CUDA")
+    if old:
+        more = unfused_attention(config) / 2**30
+        notes.append(
+            f"on {old[0].name} vision may take {more:.1f} GiB more: whether TensorRT {old[0].tensorrt} fuses its"
+            " attention is unknown"
+        )
+    if where.devices:
+        notes.append("expected times assume the share of the peak that the paper's A100 reached; see docs/plan.md")
+    return notes
+
+
+def as_dict(model: str, plan: Plan, advice: list[Advice], notes: list[str]) -> dict[str, Any]:
+    """The whole plan, ready for JSON."""
+    return asdict(plan) | {
+        "model": model,
+        "peak": plan.peak,
+        "fits_memory": plan.fits_memory,
+        "fits_context": plan.fits_context,
+        "fits": plan.fits,
+        "first_token": plan.first_token,
+        "advice": [
+            {
+                "words": a.words,
+                "options": asdict(a.plan.options),
+                "peak": a.plan.peak,
+                "first_token": a.plan.first_token,
+            }
+            for a in advice
+        ],
+        "notes": notes,
+    }

@@ -1,0 +1,1 @@
+"""Training the demo checkpoint: stages, batches, the network with gradients, and its kernels."""

@@ -1,0 +1,77 @@
+"""What a build can be told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from storm_edge.runtime.bundle import STAGES, Stage
+from storm_edge.runtime.errors import TargetError, UsageError
+
+Version = tuple[int, int]
+# What TensorRT can from which version on.
+FIRST_FUNCTIONS: Version = (10, 7)  # a registered plugin is preferred to a function body of its name
+FIRST_ATTENTION: Version = (10, 14)  # the parser's Attention importer
+FIRST_DECODER: Version = (10, 15)  # TensorScatter, RotaryEmbedding, RMSNormalization
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of `storm build`; None takes the target's or the bundle's default.
+
+    `tensorrt` is the version to prepare for ("10.3"), `sm` the GPU of a target with several, `max_frames` the most
+    frames of a clip, `max_length` the tokens of the KV cache, `calibration` the ranges for int8 and fp8,
+    `workspace_gib` the builder's scratch memory; `min_shapes`, `opt_shapes` and `max_shapes` replace those of the
+    optimization profiles by input name.
+    """
+
+    precision: str | None = None
+    llm_precision: str | None = None
+    tensorrt: str | None = None
+    sm: int | None = None
+    stages: tuple[Stage, ...] = STAGES
+    max_frames: int = 128
+    max_length: int | None = None
+    int4_block: int = 128
+    calibration: str | None = None
+    workspace_gib: float | None = None
+    min_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    opt_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    max_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    prepare_only: bool = False
+    allow_mismatch: bool = False
+    threads: int | None = None
+
+
+def parse_version(text: str) -> Version:
+    """ "10.3.0.26" -> (10, 3); raises TargetError for what is no version."""
+    parts = text.split(".")
+    if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
+        raise TargetError(f"{text!r} is no TensorRT version: give one like 10.3 or 10.16.")
+    return int(parts[0]), int(parts[1])
+
+
+def parse_stages(text: str) -> tuple[Stage, ...]:
+    """ "vision,temporal" -> those stages in the model's order; raises UsageError for others."""
+    asked = {part.strip() for part in text.split(",")}
+    unknown = sorted(asked - set(STAGES))
+    if unknown:
+        raise UsageError(f"--stages: {', '.join(unknown)!r} is no stage: choose among {', '.join(STAGES)}.")
+    return tuple(stage for stage in STAGES if stage in asked)
+
+
+def abilities(version: Version) -> list[bool]:
+    """What tells two versions apart in preparing a graph: equal abilities, equal graphs."""
+    return [version >= first for first in (FIRST_FUNCTIONS, FIRST_ATTENTION, FIRST_DECODER)]
+
+
+def parse_shapes(text: str | None) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """trtexec's form "frames:1x64x64x3,tokens:1x8x16x128" -> shapes by input; raises UsageError for another form."""
+    shapes = []
+    for part in (text or "").split(","):
+        match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", part.strip())
+        if match:
+            shapes.append((match[1], tuple(int(size) for size in match[2].split("x"))))
+        elif part.strip():
+            raise UsageError(f"{part.strip()!r} is no shape: give them like frames:1x64x64x3,tokens:1x8x16x128.")
+    return tuple(shapes)

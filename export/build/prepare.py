@@ -1,0 +1,131 @@
+"""Which passes make a bundle's graphs those that an engine's TensorRT takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+
+from storm_edge.export.build.options import FIRST_ATTENTION, FIRST_DECODER, FIRST_FUNCTIONS, BuildOptions, Version
+from storm_edge.export.build.prepared import Pass, Step, prepared_graph
+from storm_edge.export.calibrated import Calibration, find_calibration
+from storm_edge.export.graph_file import Reader
+from storm_edge.export.passes.drop_softmax_precision import drop_softmax_precision
+from storm_edge.export.passes.int4_weights import int4_weights
+from storm_edge.export.passes.lower_attention import lower_attention
+from storm_edge.export.passes.narrow import narrow
+from storm_edge.export.passes.pin_length import pin_length
+from storm_edge.export.passes.quantize import Scheme, quantize
+from storm_edge.export.passes.strip_functions import strip_functions
+from storm_edge.export.passes.widen import widen
+from storm_edge.runtime.bundle import Bundle, FileSpec, Stage
+from storm_edge.runtime.config import DType
+from storm_edge.runtime.errors import BuildError, TargetError
+
+LENGTH_AXIS = "length"
+# Kept out of int4: logits decide between tokens whose scores nearly tie.
+INT4_KEPT = frozenset({"lm_head.weight", "model.embed_tokens.weight"})
+# Around int8 and fp8 layers everything else is fp16, which has more bits than they need and fuses everywhere.
+_DTYPES: dict[str, DType] = {
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp32": "float32",
+    "int8": "float16",
+    "fp8": "float16",
+}
+QUANTIZED = ("int8", "fp8")
+
+
+def prepare(
+    bundle: Bundle, name: str, precision: str, llm_precision: str, version: Version, options: BuildOptions
+) -> tuple[dict[Stage, str], dict[str, FileSpec]]:
+    """Prepare the graphs of `options.stages` for the engine `name`; returns their paths and the files that were made.
+
+    `version` is TensorRT's; TensorRT for RTX counts as (10, 15). Raises TargetError where it cannot run a stage,
+    BuildError where int8 or fp8 lack a calibration.
+    """
+    calibration = find_calibration(bundle, options.calibration) if precision in QUANTIZED else None
+    graphs: dict[Stage, str] = {}
+    files: dict[str, FileSpec] = {}
+    for stage in options.stages:
+        if stage == "decoder":
+            steps = decoder_steps(bundle, llm_precision, version, options)
+        else:
+            steps = _typed(bundle.manifest.dtype, _DTYPES[precision])
+            if calibration:
+                steps.append(quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8"))
+            steps += encoder_steps(version)
+        graphs[stage], made = prepared_graph(bundle, stage, name, steps)
+        files |= made
+    return graphs, files
+
+
+def quantize_step(calibration: Calibration, stage: Stage, scheme: Scheme) -> Step:
+    """The pass that quantizes a stage's chosen layers by a calibration."""
+
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        try:
+            quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage), scheme)
+        except ValueError as e:
+            raise BuildError(
+                f"calibration {calibration.name}: {e}: correct its layers.json or repeat `storm calibrate`."
+            ) from e
+
+    return f"quantize 1 {scheme} {calibration.sha256}", apply
+
+
+def encoder_steps(version: Version) -> list[Step]:
+    """The passes over vision and temporal that a TensorRT version needs."""
+    if version < FIRST_FUNCTIONS:
+        return [("lower attention 1", _plainly(lower_attention)), ("strip functions 1", _plainly(strip_functions))]
+    if version < FIRST_ATTENTION:
+        return [("lower attention 1", _plainly(lower_attention))]
+    return [("drop softmax precision 1", _plainly(drop_softmax_precision))]
+
+
+def decoder_steps(bundle: Bundle, precision: str, version: Version, options: BuildOptions) -> list[Step]:
+    """The passes over the decoder; raises TargetError where TensorRT is too old for it."""
+    if version < FIRST_DECODER:
+        raise TargetError(
+            f"TensorRT {version[0]}.{version[1]} cannot run the language model (its operators start at 10.15):"
+            " run that in ONNX Runtime (`storm build --target cpu` on the device), and build the rest with"
+            " --stages vision,temporal."
+        )
+    length = options.max_length or bundle.config.llm.max_position_embeddings
+    if not 1 <= length <= bundle.config.llm.max_position_embeddings:
+        raise TargetError(
+            f"--max-length {length} is outside what the model was made for:"
+            f" give 1 to {bundle.config.llm.max_position_embeddings}."
+        )
+    steps: list[Step] = [
+        *_typed(bundle.manifest.dtype, _DTYPES.get(precision, "bfloat16")),
+        ("drop softmax precision 1", _plainly(drop_softmax_precision)),
+        (f"pin length 1 {length}", _plainly(lambda model: pin_length(model, LENGTH_AXIS, length))),
+    ]
+    if precision == "int4":
+        steps.append((f"int4 1 {options.int4_block}", _int4(options.int4_block)))
+    return steps
+
+
+def _typed(stored: DType, wanted: DType) -> list[Step]:
+    """From the bundle's type to an engine's; between two half types by way of fp32."""
+    if stored == wanted:
+        return []
+    steps: list[Step] = [] if stored == "float32" else [("widen 1", widen)]
+    return steps if wanted == "float32" else [*steps, (f"narrow 1 {wanted}", _narrow(wanted))]
+
+
+def _narrow(dtype: DType) -> Pass:
+    return lambda model, readers: narrow(model, readers, dtype)
+
+
+def _int4(block: int) -> Pass:
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        if not int4_weights(model, readers, block, INT4_KEPT):
+            raise TargetError(f"no layer's inputs are a multiple of {block}: choose a smaller --int4-block.")
+
+    return apply
+
+
+def _plainly(apply: Callable[[onnx.ModelProto], None]) -> Pass:
+    return lambda model, _: apply(model)

@@ -1,0 +1,133 @@
+"""What calibration left in a bundle, as a build reads it: ranges of activations, and which layers to quantize.
+
+calibration/<name>/ranges.safetensors holds `<stage>/<tensor>` float32 [4] in the order of Range's fields, and
+the graphs' hashes; layers.json says of every linear layer whether it is quantized, and may be edited. Needs no onnx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from storm_edge.runtime.bundle import Bundle, Stage, read_record
+from storm_edge.runtime.errors import BuildError
+
+FOLDER = "calibration"
+RANGES, LAYERS, REPORT = "ranges.safetensors", "layers.json", "report.json"
+ABOUT = "calibration"  # the one key of the ranges' metadata: safetensors writes several in any order
+CALIBRATED: tuple[Stage, ...] = ("vision", "temporal")
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a tensor's values are cut to: [low, high] as uint8, [-int8, int8] as int8, [-largest, largest] as fp8."""
+
+    low: float
+    high: float
+    int8: float
+    largest: float
+
+
+class LayerChoice(BaseModel):
+    """One linear layer: what it multiplies, and whether a build quantizes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: str
+    weight: str
+    shape: list[int]
+    module: str
+    quantize: bool
+
+
+class Layers(BaseModel):
+    """What layers.json says, by stage and name of the MatMul node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: dict[Stage, dict[str, LayerChoice]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibration of a bundle; `sha256` is of both files, so that a change of either is a change of the build."""
+
+    name: str
+    ranges: dict[Stage, dict[str, Range]]
+    layers: Layers
+    sha256: str
+
+    def chosen(self, stage: Stage) -> frozenset[str]:
+        """The MatMul nodes of a stage that are quantized."""
+        return frozenset(name for name, layer in self.layers.stages[stage].items() if layer.quantize)
+
+
+def graph_identity(bundle: Bundle, stage: Stage) -> str:
+    """The hash of a canonical graph and its weights."""
+    spec = bundle.manifest.graphs[stage]
+    made_of = [bundle.manifest.files[name].sha256 for name in (spec.file, spec.data) if name]
+    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+
+
+def find_calibration(bundle: Bundle, name: str | None) -> Calibration:
+    """The calibration called `name`, or the only one; raises BuildError where there is none, or more than one."""
+    folder = bundle.path(FOLDER)
+    known = sorted(p.parent.name for p in folder.glob(f"*/{RANGES}") if not p.parent.name.startswith("."))
+    again = f"`storm calibrate {bundle.root} --data DIR`"
+    if not known:
+        raise BuildError(f"{bundle.root} has no calibration, which int8 and fp8 need: run {again} first.")
+    if name is None and len(known) > 1:
+        raise BuildError(f"{bundle.root} has several calibrations: choose one with --calibration {' or '.join(known)}.")
+    name = name or known[0]
+    if name not in known:
+        raise BuildError(f"{bundle.root} has no calibration {name!r} (it has: {', '.join(known)}): run {again}.")
+    return _read(bundle, name)
+
+
+def _read(bundle: Bundle, name: str) -> Calibration:
+    ranges_file, layers_file = (bundle.path(f"{FOLDER}/{name}/{file}") for file in (RANGES, LAYERS))
+    again = "repeat `storm calibrate`"
+    try:
+        with safe_open(ranges_file, framework="numpy") as f:
+            about = json.loads((f.metadata() or {}).get(ABOUT, "{}"))
+            values = {key: [float(x) for x in f.get_tensor(key)] for key in f.keys()}  # noqa: SIM118 # no mapping
+    except (SafetensorError, OSError, ValueError) as e:
+        raise BuildError(f"{ranges_file} is damaged ({e}): {again}.") from e
+    try:
+        layers = Layers.model_validate(read_record(layers_file, "the calibration's layers", BuildError))
+    except ValidationError as e:
+        raise BuildError(f"{layers_file} is damaged ({e.errors()[0]['msg']}): correct it or {again}.") from e
+    ranges: dict[Stage, dict[str, Range]] = {}
+    for stage in CALIBRATED:
+        if about.get(stage) != graph_identity(bundle, stage):
+            raise BuildError(f"{ranges_file} was observed on another {stage} graph than this bundle's: {again}.")
+        mine = {key.removeprefix(f"{stage}/"): x for key, x in values.items() if key.startswith(f"{stage}/")}
+        ranges[stage] = {tensor: _range(x, f"{tensor} in {ranges_file}") for tensor, x in mine.items()}
+        chosen = layers.stages.get(stage, {})
+        missing = sorted({c.input for c in chosen.values() if c.quantize} - set(ranges[stage]))
+        if stage not in layers.stages or missing:
+            what = f"names {missing[0]}, of which no range is known" if missing else f"says nothing of {stage}"
+            raise BuildError(f"{layers_file} {what}: correct it or {again}.")
+    digest = hashlib.sha256(ranges_file.read_bytes() + _canonical(layers)).hexdigest()
+    return Calibration(name, ranges, layers, digest)
+
+
+def _range(values: list[float], what: str) -> Range:
+    if len(values) != 4 or not all(map(math.isfinite, values)) or not values[0] < values[1] or min(values[2:]) <= 0:
+        raise BuildError(f"the range of {what} is {values}, which is none: repeat `storm calibrate`.")
+    return Range(*values)
+
+
+def _canonical(layers: Layers) -> bytes:
+    return layers.model_dump_json().encode()
+
+
+def calibration_folder(bundle: Bundle, name: str) -> Path:
+    """Where the calibration called `name` lies in the bundle."""
+    return bundle.path(f"{FOLDER}/{name}")

@@ -1,0 +1,90 @@
+"""The CPU kernels of libstorm_cpu.so by memory address, where it has been built (standard library only)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+from storm_edge.plugins.libraries import CPU, find_library
+from storm_edge.plugins.op_schema import FLOATING
+
+# What the kernels take at most; PyTorch's own forms take more.
+MAXIMUM_STATE = 256
+MAXIMUM_WIDTH = 256
+
+
+class CpuKernels:
+    """The functions of the library; every one runs `threads` threads and raises ValueError with the kernel's reason."""
+
+    def __init__(self, library: Path):
+        self._library = ctypes.CDLL(str(library))
+        self._library.storm_instruction_set.restype = ctypes.c_char_p
+        self._library.storm_exponentials_per_second.restype = ctypes.c_double
+
+    @property
+    def instruction_set(self) -> str:
+        """What the kernels run on: avx512, avx2, neon or portable."""
+        name: bytes = self._library.storm_instruction_set()
+        return name.decode()
+
+    def exponentials_per_second(self) -> float:
+        """How many exponentials one thread computes in a second when it does nothing else."""
+        return float(self._library.storm_exponentials_per_second())
+
+    def selective_scan(
+        self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], threads: int
+    ) -> None:
+        """SelectiveScan on contiguous arrays; sizes: batch, length, channels, state; inputs, then outputs."""
+        self._call(self._library.storm_selective_scan, dtype, sizes, reverse, addresses, threads)
+
+    def causal_conv1d(
+        self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], threads: int
+    ) -> None:
+        """CausalConv1d on contiguous arrays; sizes: batch, length, channels, width; inputs, then outputs."""
+        self._call(self._library.storm_causal_conv1d, dtype, sizes, reverse, addresses, threads)
+
+    @staticmethod
+    def _call(
+        function: ctypes._NamedFuncPointer,
+        dtype: str,
+        sizes: Sequence[int],
+        reverse: bool,
+        addresses: Sequence[int],
+        threads: int,
+    ) -> None:
+        error = ctypes.create_string_buffer(256)
+        failed = function(
+            ctypes.c_int(FLOATING.index(dtype)),
+            *map(ctypes.c_int64, sizes),
+            ctypes.c_int(reverse),
+            *map(ctypes.c_void_p, addresses),
+            ctypes.c_int(threads),
+            error,
+            ctypes.c_size_t(len(error)),
+        )
+        if failed:
+            raise ValueError(error.value.decode())
+
+
+@contextmanager
+def without_cpu_kernels() -> Iterator[None]:
+    """PyTorch's own forms inside the block: what native kernels are verified against must not come from them."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
+def cpu_kernels() -> CpuKernels | None:
+    """The kernels, or None where they are switched off or not built; raises OSError where they cannot be loaded."""
+    library = None if _switched_off.get() else find_library(CPU)
+    return None if library is None else _load(library)
+
+
+_load = cache(CpuKernels)
+_switched_off: ContextVar[bool] = ContextVar("storm_cpu_kernels_switched_off", default=False)

@@ -1,0 +1,19 @@
+// The two functions that TensorRT looks for when it loads libstorm_tensorrt.so.
+#include <NvInferRuntime.h>
+
+#include "causal_conv1d/tensorrt/operator.h"
+#include "selective_scan/tensorrt/operator.h"
+#include "tensorrt/plugin.h"
+#include "tensorrt/report.h"
+
+#define STORM_EXPORT extern "C" __attribute__((visibility("default")))
+
+STORM_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
+  static storm::tensorrt::Creator selective_scan(storm::tensorrt::selective_scan_operator());
+  static storm::tensorrt::Creator causal_conv1d(storm::tensorrt::causal_conv1d_operator());
+  static nvinfer1::IPluginCreatorInterface* const creators[] = {&selective_scan, &causal_conv1d};
+  count = static_cast<int32_t>(sizeof creators / sizeof creators[0]);
+  return creators;
+}
+
+STORM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { storm::tensorrt::set_logger_finder(finder); }

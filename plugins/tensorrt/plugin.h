@@ -1,0 +1,102 @@
+// What the plugins of both operators have in common: TensorRT's V3 interface around an Operator.
+//
+// Nothing here knows CUDA kernels; an Operator knows no more of TensorRT than shapes and addresses.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cpu/element.h"
+#include "tensorrt/attributes.h"
+
+namespace storm::tensorrt {
+
+using Sizes = std::vector<int64_t>;
+
+// One input or output. An axis is the name of a size; "width-1" is one less than it.
+struct Value {
+  const char* name;
+  bool is_float32;  // whatever T is
+  std::vector<const char*> axes;
+};
+
+// An operator without TensorRT: its values, and what runs it. Shapes are those of the inputs, all checked.
+class Operator {
+ public:
+  virtual ~Operator() = default;
+  virtual const char* name() const noexcept = 0;
+  virtual const std::vector<Value>& inputs() const noexcept = 0;
+  virtual const std::vector<Value>& outputs() const noexcept = 0;
+  // The position of an input that has the shape of an output.
+  virtual int32_t shaped_like(int32_t output) const noexcept = 0;
+  // Why sizes that agree with each other are refused all the same; empty if they are not.
+  virtual std::string refusal(const std::vector<Sizes>& shapes) const = 0;
+  virtual size_t workspace(const std::vector<Sizes>& shapes) const = 0;
+  virtual cudaError_t enqueue(Type type, bool reverse, const std::vector<Sizes>& shapes, const void* const* inputs,
+                              void* const* outputs, void* workspace, cudaStream_t stream) const = 0;
+};
+
+class Plugin final : public nvinfer1::IPluginV3,
+                     public nvinfer1::IPluginV3OneCore,
+                     public nvinfer1::IPluginV3OneBuild,
+                     public nvinfer1::IPluginV3OneRuntime {
+ public:
+  Plugin(const Operator& op, const Attributes& attributes) : op_(op), attributes_(attributes), fields_(attributes) {}
+
+  nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
+  nvinfer1::IPluginV3* clone() noexcept override;
+
+  const char* getPluginName() const noexcept override { return op_.name(); }
+  const char* getPluginVersion() const noexcept override { return kOperatorVersion; }
+  const char* getPluginNamespace() const noexcept override { return kNamespace; }
+
+  int32_t getNbOutputs() const noexcept override { return static_cast<int32_t>(op_.outputs().size()); }
+  int32_t getOutputDataTypes(nvinfer1::DataType* types, int32_t outputs, const nvinfer1::DataType* input_types,
+                             int32_t inputs) const noexcept override;
+  int32_t getOutputShapes(const nvinfer1::DimsExprs* shapes, int32_t inputs, const nvinfer1::DimsExprs* shape_inputs,
+                          int32_t number_of_shape_inputs, nvinfer1::DimsExprs* output_shapes, int32_t outputs,
+                          nvinfer1::IExprBuilder& builder) noexcept override;
+  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* values, int32_t inputs,
+                                 int32_t outputs) noexcept override;
+  int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* input_values, int32_t inputs,
+                          const nvinfer1::DynamicPluginTensorDesc* output_values, int32_t outputs) noexcept override;
+  size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* input_values, int32_t inputs,
+                          const nvinfer1::DynamicPluginTensorDesc* output_values,
+                          int32_t outputs) const noexcept override;
+
+  int32_t onShapeChange(const nvinfer1::PluginTensorDesc* input_values, int32_t inputs,
+                        const nvinfer1::PluginTensorDesc* output_values, int32_t outputs) noexcept override;
+  int32_t enqueue(const nvinfer1::PluginTensorDesc* input_values, const nvinfer1::PluginTensorDesc* output_values,
+                  const void* const* inputs, void* const* outputs, void* workspace,
+                  cudaStream_t stream) noexcept override;
+  nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
+  const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return fields_.collection(); }
+
+ private:
+  bool has_all_values(int32_t inputs, int32_t outputs) const noexcept;
+
+  const Operator& op_;
+  const Attributes attributes_;
+  const EngineFields fields_;
+};
+
+class Creator final : public nvinfer1::IPluginCreatorV3One {
+ public:
+  explicit Creator(const Operator& op) noexcept : op_(op) {}
+
+  nvinfer1::IPluginV3* createPlugin(const char* name, const nvinfer1::PluginFieldCollection* fields,
+                                    nvinfer1::TensorRTPhase phase) noexcept override;
+  const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return &fields_from_onnx(); }
+  const char* getPluginName() const noexcept override { return op_.name(); }
+  const char* getPluginVersion() const noexcept override { return kOperatorVersion; }
+  const char* getPluginNamespace() const noexcept override { return kNamespace; }
+
+ private:
+  const Operator& op_;
+};
+
+}  // namespace storm::tensorrt

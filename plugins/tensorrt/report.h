@@ -1,0 +1,19 @@
+// How the plugins say what went wrong: one line to the logger of the TensorRT that loaded them.
+#pragma once
+
+#include <NvInferRuntime.h>
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+namespace storm::tensorrt {
+
+void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
+
+// To the logger, or to stderr where there is none. Never throws.
+void report(const std::string& message) noexcept;
+
+// True if `error` is success; else reports the operator, what was being done, and the error's name and meaning.
+bool succeeded(cudaError_t error, const char* name, const char* doing) noexcept;
+
+}  // namespace storm::tensorrt

@@ -1,0 +1,109 @@
+"""What each stage holds in memory, in bytes."""
+
+from __future__ import annotations
+
+import math
+
+from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.plan.work import (
+    PREFILL_CHUNK,
+    Linear,
+    activation_bytes,
+    linear_bytes,
+    llm_linears,
+    temporal_linears,
+    vision_linears,
+)
+
+VISION_LARGEST_BATCH = 16  # frames of the engine's profile, for which its context is made
+KV_STEP = 512  # positions; caches are multiples of it
+TACTICS = 32 * 2**20  # scratch that a matrix product may take: cuBLASLt's usual workspace
+
+
+def vision_weights(config: StormConfig, precision: str) -> float:
+    """Tower and projector; what is no matrix, and the patch convolution, stays in floating point."""
+    v = config.vision
+    rest = v.hidden_size * (3 * v.patch_size**2 + 1)  # patch embedding
+    rest += v.grid**2 * v.hidden_size  # positions
+    rest += v.layers_run * 4 * v.hidden_size  # two norms a layer
+    if config.temporal.projector_norm:
+        rest += 2 * v.hidden_size * config.temporal.downsample**2
+    return _weights(vision_linears(config), rest, precision)
+
+
+def temporal_weights(config: StormConfig, precision: str) -> float:
+    """The Mamba layers; A, D and the step-size bias are always fp32."""
+    t, channels = config.temporal, config.d_inner
+    both = t.num_layers * (2 if t.bidirectional else 1)
+    rest = t.num_layers * 2 * config.llm.hidden_size + both * channels * (t.d_conv + 1)
+    fp32 = both * channels * (t.d_state + 2)
+    return _weights(temporal_linears(config), rest, precision) + 4 * fp32
+
+
+def llm_weights(config: StormConfig, precision: str) -> float:
+    """The decoder; the embedding table lies on disk and is read row by row, the head is not quantized."""
+    m = config.llm
+    return _weights(llm_linears(config), (2 * m.num_hidden_layers + 1) * m.hidden_size, precision)
+
+
+def _weights(linears: list[Linear], rest: int, precision: str) -> float:
+    rest += sum(x.biases for x in linears)
+    return sum(linear_bytes(x, precision) for x in linears) + rest * activation_bytes(precision)
+
+
+def vision_activations(config: StormConfig, frames: int, precision: str) -> float:
+    """The widest moment of a layer at the largest batch: residual, and either Q, K, V and result or the MLP's middle.
+
+    And the tokens of the whole clip, its output: in batches, and joined for temporal.
+    """
+    v, act = config.vision, activation_bytes(precision)
+    batch = min(VISION_LARGEST_BATCH, frames)
+    widest = v.hidden_size + max(5 * v.hidden_size, 2 * v.intermediate_size)
+    run = batch * v.grid**2 * widest * act + batch * v.image_size**2 * 3
+    return run + 2 * clip_bytes(config, frames, precision)
+
+
+def temporal_activations(config: StormConfig, frames: int, precision: str) -> float:
+    """A layer's tensors over all tokens of the clip, and the graph's input buffer.
+
+    Residual and norm, x, z and y of the first direction, and u, delta and y of the second.
+    """
+    act, tokens = activation_bytes(precision), frames * config.tokens_per_frame
+    directions = 3 if config.temporal.bidirectional else 2
+    layer = 2 * config.llm.hidden_size + (2 + 1 + directions) * config.d_inner
+    return float(tokens * layer * act) + clip_bytes(config, frames, precision)
+
+
+def prefill_activations(config: StormConfig, tokens: int, length: int, precision: str) -> float:
+    """A layer's tensors over one chunk, the mask over the cache, the prompt's embeddings, the logits."""
+    m, act = config.llm, activation_bytes(precision)
+    chunk = min(PREFILL_CHUNK, tokens)
+    layer = 3 * m.hidden_size + max(2 * m.intermediate_size, 2 * m.num_attention_heads * m.head_dim)
+    return float(chunk * layer * act + chunk * length + tokens * m.hidden_size * act + m.vocab_size * 4)
+
+
+def clip_bytes(config: StormConfig, frames: int, precision: str) -> float:
+    """The visual tokens of a clip before they are pooled."""
+    return float(frames * config.tokens_per_frame * config.llm.hidden_size * activation_bytes(precision))
+
+
+def scan_workspace(config: StormConfig) -> float:
+    """The scan's states in flight: 10 MB at 7168 channels of 16 states, whatever the length."""
+    return 22.0 * config.d_inner * config.temporal.d_state * 4
+
+
+def llm_workspace(config: StormConfig, precision: str) -> float:
+    """Beside the tactics', room to expand the largest 4-bit matrix to 16 bits."""
+    largest = max(x.inputs * x.outputs for x in llm_linears(config) if not x.kept)
+    return TACTICS + (2.0 * largest if precision == "int4" else 0)
+
+
+def unfused_attention(config: StormConfig) -> float:
+    """What vision needs in addition where attention is not fused: scores and their softmax, at the largest batch."""
+    v = config.vision
+    return 2.0 * VISION_LARGEST_BATCH * v.num_attention_heads * v.grid**4 * 2
+
+
+def cache_length(tokens: int, context: int) -> int:
+    """Positions of the KV cache for `tokens`, of a model made for `context`."""
+    return max(tokens, min(math.ceil(tokens / KV_STEP) * KV_STEP, context))

@@ -1,0 +1,201 @@
+"""A plan: memory and time of each stage of one model on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.errors import TargetError, UsageError
+from storm_edge.runtime.hardware import Device
+from storm_edge.runtime.plan import memory
+from storm_edge.runtime.plan.times import efficiencies, floor_seconds
+from storm_edge.runtime.plan.work import Work, decode_work, kv_bytes, prefill_work, temporal_work, vision_work
+from storm_edge.runtime.targets import Target, require_capable, require_llm_capable
+
+GIB = 2**30
+TEXT_TOKENS = 512  # positions for question, template and answer
+# Of the memory a product is named after, a Jetson's kernel shows 95% (7.6 of 8 GiB) and an L4's driver 94%. A Jetson's
+# system without a desktop and the CUDA context take 1.5 GiB, a CUDA context alone 0.5.
+SHOWN = 0.94
+SYSTEM = {True: 1.5, False: 0.5}  # GiB, by Target.integrated
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What can be chosen. Pools and `sample` are None where the model's own stand."""
+
+    frames: int
+    precision: str
+    llm_precision: str
+    sample: int | None = None
+    temporal_pool: int | None = None
+    spatial_pool: int | None = None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage, in bytes, FLOPs and seconds; for decode, of one token. Times are None where no rate is published."""
+
+    weights: float
+    activations: float
+    kv_cache: float
+    workspace: float
+    flops: float
+    bytes: float
+    floor: float | None
+    expected: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages by name, and what they add up to. Memory in bytes; `usable` is None where no device was given."""
+
+    target: str
+    device: Device | None
+    options: PlanOptions
+    scan_tokens: int
+    visual_tokens: int
+    cache_length: int
+    context: int
+    stages: dict[str, StagePlan]
+    usable: float | None
+
+    @property
+    def peak(self) -> float:
+        """All weights, the KV cache, and every engine's activations and workspace: TensorRT keeps them while loaded."""
+        return sum(s.weights + s.kv_cache + s.activations + s.workspace for s in self.stages.values())
+
+    @property
+    def fits_memory(self) -> bool:
+        """Whether the peak is below what the device leaves to a program."""
+        return self.usable is None or self.peak <= self.usable
+
+    @property
+    def fits_context(self) -> bool:
+        """Whether the prompt fits into the positions the language model was made for."""
+        return self.visual_tokens + TEXT_TOKENS <= self.context
+
+    @property
+    def fits(self) -> bool:
+        """Memory and context both."""
+        return self.fits_memory and self.fits_context
+
+    @property
+    def first_token(self) -> float | None:
+        """Expected seconds from frames in memory to the first word."""
+        before = [self.stages[s].expected for s in ("vision", "temporal", "prefill")]
+        return None if None in before else sum(x for x in before if x is not None)
+
+
+def default_options(where: Target, frames: int) -> PlanOptions:
+    """The target's default precisions, or the first it can have where this version builds none yet."""
+    return PlanOptions(
+        frames, where.default_precision or where.precisions[0], where.default_llm_precision or where.llm_precisions[0]
+    )
+
+
+def device_of(where: Target, gib: int | None) -> Device | None:
+    """The product of a target with so much memory, the largest without `gib`; raises TargetError.
+
+    A target whose products are not listed gets one of that memory without rates, or None.
+    """
+    if not where.devices:
+        return None if gib is None else Device(f"{where.hardware}, {gib} GB", gib, 0)
+    if gib is None:
+        return where.devices[-1]
+    found = next((d for d in where.devices if d.memory == gib), None)
+    if found is None:
+        sizes = ", ".join(str(d.memory) for d in where.devices)
+        raise TargetError(
+            f"target {where.name} has no device of {gib} GB: give --memory {sizes.replace(', ', ' or ')}."
+        )
+    return found
+
+
+def make_plan(config: StormConfig, where: Target, device: Device | None, options: PlanOptions) -> Plan:
+    """Plan `config` on a device; raises TargetError for a precision the target cannot have, UsageError for sizes."""
+    require_capable(where, options.precision)
+    require_llm_capable(where, options.llm_precision)
+    config = reduced(config, options)
+    if options.frames < 1:
+        raise UsageError(f"{options.frames} frames: give at least 1.")
+    k = config.reduction.temporal_pool
+    frames = -(-options.frames // k) * k  # the last frame is repeated to fill up a group
+    visual = config.visual_tokens(frames)
+    tokens = visual + TEXT_TOKENS
+    length = memory.cache_length(tokens, config.llm.max_position_embeddings)
+    p, q = options.precision, options.llm_precision
+
+    def stage(name: str, work: list[Work], **held: float) -> StagePlan:
+        floor = floor_seconds(work, device) if device and device.rates else None
+        return StagePlan(
+            **{"weights": 0.0, "activations": 0.0, "kv_cache": 0.0, "workspace": 0.0} | held,
+            flops=sum(w.flops for w in work),
+            bytes=sum(w.bytes for w in work),
+            floor=floor,
+            expected=None if floor is None else floor / efficiencies()[name],
+        )
+
+    stages = {
+        "vision": stage(
+            "vision",
+            vision_work(config, frames, p),
+            weights=memory.vision_weights(config, p),
+            activations=memory.vision_activations(config, frames, p),
+            workspace=memory.TACTICS,
+        ),
+        "temporal": stage(
+            "temporal",
+            temporal_work(config, frames, p),
+            weights=memory.temporal_weights(config, p),
+            activations=memory.temporal_activations(config, frames, p),
+            workspace=memory.TACTICS + memory.scan_workspace(config),
+        ),
+        "prefill": stage(
+            "prefill",
+            prefill_work(config, tokens, q),
+            weights=memory.llm_weights(config, q),
+            activations=memory.prefill_activations(config, tokens, length, q),
+            kv_cache=kv_bytes(config, length, q),
+            workspace=memory.llm_workspace(config, q),
+        ),
+        "decode": stage("decode", decode_work(config, tokens, q)),  # the same engine and cache as prefill
+    }
+    usable = None if device is None else max(0.0, (device.memory * SHOWN - SYSTEM[where.integrated]) * GIB)
+    scanned = frames * config.tokens_per_frame
+    context = config.llm.max_position_embeddings
+    return Plan(where.name, device, options, scanned, visual, length, context, stages, usable)
+
+
+def reduced(config: StormConfig, options: PlanOptions) -> StormConfig:
+    """The configuration with the pooling and sampling that the options ask for; raises UsageError."""
+    chosen = {k: getattr(options, k) for k in ("sample", "temporal_pool", "spatial_pool")}
+    changes = {k: v for k, v in chosen.items() if v is not None}
+    if options.spatial_pool and config.token_grid % options.spatial_pool:
+        raise UsageError(
+            f"--spatial-pool {options.spatial_pool} does not divide the {config.token_grid} tokens of a side."
+        )
+    return config.model_copy(update={"reduction": config.reduction.model_copy(update=changes)})
+
+
+def most_frames(config: StormConfig, where: Target, device: Device | None, options: PlanOptions) -> int:
+    """The most frames, in whole pooled groups and at most those of the options, that fit; 0 where none do."""
+    k = options.temporal_pool or config.reduction.temporal_pool
+
+    def fits(groups: int) -> bool:
+        return make_plan(config, where, device, replace(options, frames=groups * k)).fits
+
+    return k * _last(fits, -(-options.frames // k))
+
+
+def _last(fits: Callable[[int], bool], most: int) -> int:
+    """The largest n of 0..most with fits(n), which holds for all smaller ones; fits(0) is not asked."""
+    low = 0
+    while low < most:
+        middle = (low + most + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            most = middle - 1
+    return low

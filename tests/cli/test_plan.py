@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from storm_edge.cli.plan import command, seconds
+from storm_edge.runtime.errors import CheckpointError, TargetError, UsageError
+
+
+def plan(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [*map(str, arguments)])
+
+
+def test_a_preset_is_planned_with_a_row_for_each_stage() -> None:
+    done = plan("storm-7b", "--target", "orin", "--frames", 128, "--precision", "int8", "--llm-precision", "int4")
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[0].startswith("storm-7b on AGX Orin 64GB: 128 frames")
+    assert [line.split()[0] for line in lines[4:8]] == ["vision", "temporal", "prefill", "decode"]
+    assert ": fits" in done.output
+    assert "build with --max-frames 128 --max-length 8704" in done.output
+
+
+def test_what_would_make_it_fit_is_said() -> None:
+    done = plan("storm-7b", "--target", "orin", "--memory", 16, "--frames", 128, "--llm-precision", "bf16")
+    assert "DOES NOT FIT\n  fits with --llm-precision int4" in done.output
+
+
+def test_json_has_bytes_flops_and_seconds_of_every_stage() -> None:
+    done = plan("storm-7b", "--target", "l4", "--json")
+    facts = json.loads(done.output)
+    assert facts["fits"] is True
+    assert facts["device"]["memory"] == 24
+    assert set(facts["stages"]) == {"vision", "temporal", "prefill", "decode"}
+    for stage in facts["stages"].values():
+        assert stage["flops"] > 0
+        assert stage["expected"] > stage["floor"] > 0
+    assert facts["peak"] == sum(
+        s[k] for s in facts["stages"].values() for k in ("weights", "activations", "kv_cache", "workspace")
+    )
+
+
+def test_a_checkpoint_needs_only_its_config_json(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "storm"}')
+    for source in (tmp_path, tmp_path / "config.json"):
+        assert plan(source, "--target", "h200").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("storm-9b", "--target", "orin"), UsageError),
+        (("storm-7b", "--target", "toaster"), TargetError),
+        (("storm-7b", "--target", "orin", "--precision", "fp8"), TargetError),
+        (("storm-7b", "--target", "orin", "--memory", "12"), TargetError),
+        ((".", "--target", "orin"), CheckpointError),
+    ],
+)
+def test_refusals_are_errors_for_the_user(
+    arguments: tuple[str, ...], error: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = plan(*arguments)
+    assert isinstance(done.exception, error)
+
+
+def test_times_have_the_unit_that_suits_them() -> None:
+    assert [seconds(x) for x in (None, 0.00123, 0.345, 12.34)] == ["-", "1.2 ms", "345 ms", "12.3 s"]
+
+
+WITHOUT = """
+import sys
+for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
+    sys.modules[name] = None  # importing it now raises ImportError
+from storm_edge.cli import main
+sys.argv = ["storm", "plan", "storm-7b", "--target", "orin"]
+main()
+"""
+
+
+def test_planning_needs_no_torch_no_onnx_and_no_engine() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "peak" in done.stdout

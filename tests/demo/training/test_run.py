@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from storm_edge.demo.tokenizer import write_demo_tokenizer
+from storm_edge.demo.training.plan import Stage, rate
+from storm_edge.demo.training.run import Run
+from storm_edge.demo.training.workers import Workers
+from storm_edge.export.checkpoint import Checkpoint
+
+pytest.importorskip("matplotlib")
+
+STAGES = (
+    Stage("images", 2, 2, ((1, 1.0),), questions=2, controls=2),
+    Stage("places", 1, 2, ((1, 1.0),), questions=0, controls=0),
+    Stage("clips", 2, 2, ((8, 1.0),), questions=2, controls=1, frozen=True),
+)
+
+
+def _run(folder: Path, stages: tuple[Stage, ...] = STAGES) -> Run:
+    return Run(folder, 0, stages, "cpu", Workers(0, 1, folder), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_demo_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storm_edge.demo.training.run._TEST_CLIPS", 10)
+    straight = _run(folder)
+    straight.train(save_every=1e9, test_every=100)
+    (folder / "state.pt").unlink()
+    stopped = _run(folder)
+    for _ in range(4):
+        stopped._train_step()
+        stopped.step += 1
+    stopped.save()
+    resumed = _run(folder)
+    assert resumed.step == 4
+    resumed.train(save_every=1e9, test_every=100)
+    for name, value in straight.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert Checkpoint.open(folder / "checkpoint").config == resumed.config
+    assert (folder / "curves.png").stat().st_size > 1000
+    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    assert set(last["accuracy"]) >= {"direction", "count"}
+
+
+def test_the_vision_tower_stands_still_where_a_stage_says_so(folder: Path) -> None:
+    (folder / "state.pt").unlink(missing_ok=True)
+    run = _run(folder, STAGES[2:])
+    before = {n: v.clone() for n, v in run.model.state_dict().items()}
+    run._train_step()
+    moved = {n.split(".")[0] for n, v in run.model.state_dict().items() if not torch.equal(v, before[n])}
+    assert moved == {"temporal", "llm", "heads"}
+
+
+def test_the_rates_end_at_zero() -> None:
+    stage = STAGES[2]
+    assert rate(stage, 50, 100, 1000) == 1.0
+    assert rate(stage, 0, 100, 1000) < 0.1
+    assert rate(stage, 500, 999, 1000) < 0.01

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from storm_edge.export.graph_file import load_model, save_model
+from storm_edge.export.passes.int4_weights import int4_weights
+from storm_edge.export.passes.lower_attention import lower_attention
+from storm_edge.export.passes.narrow import narrow
+from storm_edge.export.passes.pin_length import pin_length
+from storm_edge.export.passes.widen import widen
+from storm_edge.runtime.errors import UsageError
+
+
+def float_types(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+    return {v.name: v.type.tensor_type.elem_type for v in values}
+
+
+@pytest.mark.parametrize("stage", ["vision", "temporal", "decoder"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_narrowed_graph_is_valid_and_its_interface_has_the_type(
+    stage: str, dtype: str, bundle: Path, tmp_path: Path
+) -> None:
+    loaded = load_model(bundle / "graphs" / f"{stage}.onnx")
+    readers = dict(loaded.tensors)
+    narrow(loaded.model, readers, dtype)  # type: ignore[arg-type]
+    save_model(loaded.model, tmp_path / "g.onnx", "g.data", readers)
+    onnx.checker.check_model(str(tmp_path / "g.onnx"), full_check=True)
+    wanted = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}[dtype]
+    floating = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    values = [v for v in (*loaded.model.graph.input, *loaded.model.graph.output)]
+    types = {v.name: v.type.tensor_type.elem_type for v in values if v.type.tensor_type.elem_type in floating}
+    assert types.pop("logits", TensorProto.FLOAT) == TensorProto.FLOAT
+    assert set(types.values()) == {wanted}
+
+
+def test_what_the_scan_reads_in_fp32_and_the_pixels_stay_fp32(bundle: Path) -> None:
+    temporal = load_model(bundle / "graphs" / "temporal.onnx")
+    narrow(temporal.model, dict(temporal.tensors), "float16")
+    types = {t.name: t.data_type for t in temporal.model.graph.initializer}
+    types |= {v.name: v.type.tensor_type.elem_type for v in temporal.model.graph.value_info}
+    for node in temporal.model.graph.node:
+        if node.op_type == "SelectiveScan":
+            assert {types[node.input[i]] for i in (2, 5, 7)} == {TensorProto.FLOAT}
+            assert {types[node.input[i]] for i in (0, 1, 3, 4, 6)} == {TensorProto.FLOAT16}
+    vision = load_model(bundle / "graphs" / "vision.onnx")
+    narrow(vision.model, dict(vision.tensors), "bfloat16")
+    conv = next(n for n in vision.model.graph.node if n.op_type == "Conv")
+    cast = next(n for n in vision.model.graph.node if conv.input[0] in n.output)
+    assert cast.op_type == "Cast"  # straight in front of the convolution, behind the normalisation
+
+
+def test_narrowing_refuses_weights_that_fp16_cannot_hold() -> None:
+    weight = numpy_helper.from_array(np.full((4, 4), 1e6, np.float32), "w")
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [4, 4]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    with pytest.raises(UsageError, match="w"):
+        narrow(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), {}, "float16")
+
+
+@pytest.mark.parametrize("stage", ["vision", "temporal"])
+def test_a_narrowed_graph_widened_again_runs_like_the_original(stage: str, bundle: Path, tmp_path: Path) -> None:
+    path = bundle / "graphs" / f"{stage}.onnx"
+    loaded = load_model(path)
+    readers = dict(loaded.tensors)
+    narrow(loaded.model, readers, "bfloat16")
+    widen(loaded.model, readers)
+    save_model(loaded.model, tmp_path / "g.onnx", "g.data", readers)
+    rng = np.random.default_rng(0)
+    if stage == "vision":
+        inputs = {"frames": rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)}
+    else:
+        inputs = {"tokens": rng.normal(size=(1, 4, 16, 128)).astype(np.float32)}
+    (a,), (b,) = (onnxruntime.InferenceSession(p).run(None, inputs) for p in (path, tmp_path / "g.onnx"))
+    assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()  # bf16 weights, fp32 arithmetic
+
+
+def attention_model(dtype: int, **attributes: float) -> onnx.ModelProto:
+    shape = [2, 3, 5, 8]  # (batch, heads, length, head)
+    q, k, v, y = (helper.make_tensor_value_info(n, dtype, shape) for n in "qkvy")
+    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], scale=0.3, **attributes)
+    graph = helper.make_graph([node], "g", [q, k, v], [y], value_info=[y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_lowered_attention_equals_the_operator_as_onnx_itself_evaluates_it(dtype: int) -> None:
+    kind = helper.tensor_dtype_to_np_dtype(dtype)
+    rng = np.random.default_rng(0)
+    inputs = {n: rng.normal(size=(2, 3, 5, 8)).astype(kind) for n in "qkv"}
+    (expected,) = ReferenceEvaluator(attention_model(dtype)).run(None, inputs)
+    model = attention_model(dtype)
+    lower_attention(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [n.op_type for n in model.graph.node if n.op_type != "Cast"] == [
+        "Mul",
+        "Transpose",
+        "MatMul",
+        "Softmax",
+        "MatMul",
+    ]
+    assert (model.opset_import[0].version, model.ir_version) == (20, 10)
+    (ours,) = ReferenceEvaluator(model).run(None, inputs)
+    np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=2e-3 if kind == np.float16 else 1e-6)
+
+
+def test_attention_with_a_mask_or_causal_is_not_lowered_wrongly() -> None:
+    model = attention_model(TensorProto.FLOAT, is_causal=1)
+    with pytest.raises(ValueError, match="not a plain attention"):
+        lower_attention(model)
+
+
+def test_pinning_fixes_the_axis_everywhere_and_no_other(bundle: Path) -> None:
+    model = load_model(bundle / "graphs" / "decoder.onnx").model
+    pin_length(model, "length", 2048)
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes["past_key_0"] == shapes["present_value_3"] == [1, 2, 2048, 32]
+    assert shapes["inputs_embeds"] == [1, "sequence", 128]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_int4_weights_are_within_half_a_step_of_the_weight(kind: type, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = (rng.normal(size=(64, 6)) * rng.uniform(0.1, 10, 6)).astype(kind)
+    weight[:32, 0] = 0
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    x = helper.make_tensor_value_info("x", dtype, [2, 64])
+    y = helper.make_tensor_value_info("y", dtype, [2, 6])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [numpy_helper.from_array(weight, "w")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
+    readers: dict = {}
+    assert int4_weights(model, readers, 32, frozenset()) == ["w"]
+    save_model(model, tmp_path / "g.onnx", "g.data", readers)
+    onnx.checker.check_model(str(tmp_path / "g.onnx"), full_check=True)
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "g.onnx").graph.initializer}
+    scale = np.repeat(stored["w.scale"].astype(np.float32), 32, axis=0)
+    error = np.abs(stored["w.int4"].astype(np.float32) * scale - weight.astype(np.float32))
+    assert (error <= 0.51 * scale).all()
+    assert (stored["w.int4"].astype(int).min(), stored["w.int4"].astype(int).max()) == (-7, 7)
+
+
+def test_int4_leaves_what_it_is_told_to_keep_and_what_does_not_divide(bundle: Path) -> None:
+    loaded = load_model(bundle / "graphs" / "decoder.onnx")
+    done = int4_weights(loaded.model, dict(loaded.tensors), 128, frozenset({"model.embed_tokens.weight"}))
+    assert len(done) == 4 * 7  # 128 and 384 inputs
+    assert int4_weights(load_model(bundle / "graphs" / "decoder.onnx").model, {}, 100, frozenset()) == []

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from storm_edge.runtime import targets
+from storm_edge.runtime.errors import TargetError, UsageError
+from storm_edge.runtime.plan import PlanOptions, advise, device_of, make_plan
+from storm_edge.runtime.plan.planning import GIB, most_frames
+from storm_edge.runtime.presets import preset
+from storm_edge.runtime.targets import TARGETS, target
+
+SEVEN = preset("storm-7b")
+ORIN = target("orin")
+HALF = PlanOptions(128, "fp16", "bf16")
+SMALL = PlanOptions(128, "int8", "int4")
+
+
+def test_storm_7b_in_16_bits_fits_agx_orin_and_not_an_orin_nano() -> None:
+    plan = make_plan(SEVEN, ORIN, device_of(ORIN, 64), HALF)
+    assert plan.fits
+    assert (plan.scan_tokens, plan.visual_tokens, plan.cache_length) == (32768, 8192, 8704)
+    assert 15 * GIB < plan.peak < 25 * GIB
+    assert plan.first_token is not None
+    assert 5 < plan.first_token < 60
+    assert not make_plan(SEVEN, ORIN, device_of(ORIN, 8), HALF).fits
+
+
+def test_the_peak_is_the_sum_of_what_the_stages_hold() -> None:
+    plan = make_plan(SEVEN, ORIN, None, HALF)
+    held = sum(s.weights + s.activations + s.kv_cache + s.workspace for s in plan.stages.values())
+    assert plan.peak == held
+    assert plan.stages["decode"].weights == 0  # prefill's engine
+    assert plan.usable is None
+    assert plan.fits
+
+
+def test_the_scan_sees_every_token_and_its_memory_grows_with_the_clip() -> None:
+    short, long = (make_plan(SEVEN, ORIN, None, replace(HALF, frames=n)) for n in (128, 512))
+    assert long.scan_tokens == 131072
+    assert long.stages["temporal"].activations == pytest.approx(4 * short.stages["temporal"].activations)
+    assert long.stages["temporal"].activations > 12 * GIB
+
+
+def test_frames_are_filled_up_to_whole_pooled_groups() -> None:
+    assert make_plan(SEVEN, ORIN, None, replace(HALF, frames=30)).scan_tokens == 32 * 256
+
+
+def test_a_prompt_longer_than_the_models_context_does_not_fit_and_sampling_is_advised() -> None:
+    a100 = target("a100")
+    options = replace(HALF, frames=512)
+    plan = make_plan(SEVEN, a100, device_of(a100, None), options)
+    assert plan.fits_memory
+    assert not plan.fits_context
+    words = [a.words for a in advise(SEVEN, a100, device_of(a100, None), options)]
+    assert words[0] == "--sample 2"
+    assert words[-1] == "--frames 504"
+    assert plan.cache_length >= plan.visual_tokens
+
+
+@pytest.mark.parametrize("memory", [8, 16, 32, 64])
+@pytest.mark.parametrize("options", [HALF, SMALL])
+@pytest.mark.parametrize("frames", [32, 512])
+def test_everything_advised_fits(memory: int, options: PlanOptions, frames: int) -> None:
+    device = device_of(ORIN, memory)
+    options = replace(options, frames=frames)
+    plan = make_plan(SEVEN, ORIN, device, options)
+    advice = advise(SEVEN, ORIN, device, options)
+    assert plan.fits or advice
+    assert not (plan.fits and advice)
+    for a in advice:
+        assert a.plan.fits
+        assert a.words
+
+
+def test_one_change_that_suffices_is_advised_before_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "LLM_BUILDS", {"orin": {"int4": "written"}})
+    words = [a.words for a in advise(SEVEN, ORIN, device_of(ORIN, 16), HALF)]
+    assert words == ["--llm-precision int4"]
+    monkeypatch.setattr(targets, "LLM_BUILDS", {})
+    (advice,) = advise(SEVEN, ORIN, device_of(ORIN, 16), HALF)
+    assert advice.words == "--llm-precision int4 (which this version does not build yet)"
+
+
+def test_fewer_frames_are_as_many_as_fit() -> None:
+    device = device_of(ORIN, 8)
+    most = most_frames(SEVEN, ORIN, device, SMALL)
+    assert 0 < most < 128
+    assert most % 4 == 0
+    assert make_plan(SEVEN, ORIN, device, replace(SMALL, frames=most)).fits
+    assert not make_plan(SEVEN, ORIN, device, replace(SMALL, frames=most + 4)).fits
+
+
+def test_a_model_that_fits_nowhere_on_a_device_gets_no_advice() -> None:
+    large = SEVEN.model_copy(update={"llm": SEVEN.llm.model_copy(update={"num_hidden_layers": 280})})
+    assert advise(large, ORIN, device_of(ORIN, 8), HALF) == []
+
+
+def test_precisions_the_hardware_lacks_and_sizes_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(TargetError, match="SM 89"):
+        make_plan(SEVEN, ORIN, None, replace(HALF, precision="fp8"))
+    with pytest.raises(TargetError, match="no fp16 form of the language model"):
+        make_plan(SEVEN, ORIN, None, replace(HALF, llm_precision="fp16"))
+    with pytest.raises(TargetError, match="--memory 8 or 16 or 32 or 64"):
+        device_of(ORIN, 12)
+    with pytest.raises(UsageError, match="spatial-pool 3"):
+        make_plan(SEVEN, ORIN, None, replace(HALF, spatial_pool=3))
+
+
+def test_a_target_without_published_figures_has_memory_but_no_times() -> None:
+    cpu = target("cpu")
+    assert device_of(cpu, None) is None
+    plan = make_plan(preset("storm-mini"), cpu, device_of(cpu, 16), PlanOptions(32, "fp32", "fp32"))
+    assert plan.fits
+    assert plan.first_token is None
+
+
+@pytest.mark.parametrize("name", [n for n, t in TARGETS.items() if t.devices])
+def test_every_precision_of_every_target_can_be_planned_and_smaller_ones_take_less(name: str) -> None:
+    where = TARGETS[name]
+    for device in where.devices:
+        peaks = {}
+        for precision in where.precisions:
+            for llm_precision in where.llm_precisions:
+                plan = make_plan(SEVEN, where, device, PlanOptions(32, precision, llm_precision))
+                assert plan.first_token is not None
+                peaks[precision, llm_precision] = plan.peak
+        assert peaks["int8", "int4"] == min(peaks.values())

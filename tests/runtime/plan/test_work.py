@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from storm_edge.export.shapes import Shapes, language_shapes, temporal_shapes, vision_shapes
+from storm_edge.runtime import stages
+from storm_edge.runtime.llm import kv_cache
+from storm_edge.runtime.plan import memory, work
+from storm_edge.runtime.presets import PRESETS, preset
+
+
+def elements(shapes: Shapes, *parts: str) -> int:
+    return sum(math.prod(shape) for name, shape in shapes.items() if not parts or name.startswith(parts))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_weights_are_those_of_the_checkpoint(name: str) -> None:
+    config = preset(name)
+    temporal = temporal_shapes(config)
+    projector = elements(temporal, "projector")
+    assert memory.vision_weights(config, "fp32") == 4 * (elements(vision_shapes(config)) + projector)
+    assert memory.temporal_weights(config, "fp32") == 4 * (elements(temporal) - projector)
+    llm = elements(language_shapes(config.llm))
+    table = config.llm.vocab_size * config.llm.hidden_size  # on disk, but a tied head is a matrix of its own
+    assert memory.llm_weights(config, "fp32") == 4 * (llm if config.llm.tie_word_embeddings else llm - table)
+
+
+def test_quantized_weights_keep_the_head_and_the_scans_parameters_as_they_are() -> None:
+    config = preset("storm-7b")
+    head = 2 * 152064 * 3584
+    body = memory.llm_weights(config, "bf16") - head
+    assert memory.llm_weights(config, "int4") - head == pytest.approx(body * (0.5 + 2 / 128) / 2, rel=1e-3)
+    scan = 4 * 4 * 7168 * (16 + 2)
+    assert memory.temporal_weights(config, "int8") - scan > (memory.temporal_weights(config, "fp16") - scan) / 2
+
+
+def test_the_work_of_storm_7b_is_that_of_its_published_sizes() -> None:
+    config = preset("storm-7b")
+
+    def tflop(items: list[work.Work]) -> float:
+        return sum(w.flops for w in items) / 1e12
+
+    # 26 blocks of 2 * (4 * 1152^2 + 2 * 1152 * 4304) + 4 * 1024 * 1152 a patch; the projector and patches add 1%.
+    assert tflop(work.vision_work(config, 1, "fp16")) == pytest.approx(0.936, rel=0.02)
+    # 84.3 M parameters a layer, two layers, two FLOPs each but in_proj and out_proj serve both directions.
+    assert tflop(work.temporal_work(config, 4, "fp16")) == pytest.approx(1024 * 2 * 2 * 84.3e6 / 1e12, rel=0.02)
+    # 6.53 G parameters of the decoder's layers, and attention.
+    assert tflop(work.prefill_work(config, 8192, "bf16")) == pytest.approx(8192 * 2 * 6.53e-3 + 13.5, rel=0.02)
+    decode = work.decode_work(config, 8192, "bf16")
+    assert sum(w.bytes for w in decode) == pytest.approx(
+        memory.llm_weights(config, "bf16") + work.kv_bytes(config, 8192, "bf16"), rel=0.01
+    )
+
+
+def test_the_key_value_cache_of_qwen2_7b_takes_56_kib_a_position() -> None:
+    assert work.kv_bytes(preset("storm-7b"), 1, "bf16") == 57344
+
+
+def test_longer_clips_cost_vision_and_temporal_in_proportion_and_prefill_more() -> None:
+    config = preset("storm-7b")
+
+    def ratio(make, few: int, many: int) -> float:  # type: ignore[no-untyped-def]
+        return sum(w.flops for w in make(config, many, "fp16")) / sum(w.flops for w in make(config, few, "fp16"))
+
+    assert ratio(work.vision_work, 32, 512) == ratio(work.temporal_work, 32, 512) == 16
+    assert ratio(work.prefill_work, 2048, 32768) > 20
+
+
+def test_one_directional_and_unpooled_models_are_counted_as_they_are() -> None:
+    config = preset("storm-7b")
+    one = config.model_copy(update={"temporal": config.temporal.model_copy(update={"bidirectional": False})})
+    assert memory.temporal_weights(one, "fp16") < memory.temporal_weights(config, "fp16")
+    assert memory.temporal_activations(one, 32, "fp16") < memory.temporal_activations(config, 32, "fp16")
+    none = config.model_copy(update={"temporal": config.temporal.model_copy(update={"num_layers": 0})})
+    assert memory.temporal_weights(none, "fp16") == 0
+
+
+def test_the_runtime_has_the_batch_and_the_cache_steps_that_are_planned_with() -> None:
+    assert stages.VISION_BATCH == work.VISION_BATCH
+    assert kv_cache.STEP == memory.KV_STEP
