@@ -35,13 +35,14 @@ def _answer(bundle: Path, engine: str | None, folder: Path, question: str, truth
     """Ask, draw and say; the exit code is 1 for an engine that fails, not for a wrong answer."""
     from storm_edge.demo.sheet import draw_sheet
     from storm_edge.runtime.errors import StormError
+    from storm_edge.runtime.llm.sampling import SamplingOptions
     from storm_edge.runtime.pipeline import load
     from storm_edge.runtime.video import read_frames
 
     try:
         pipeline = load(bundle, engine)
         video = pipeline.open(folder / "clip.mp4", frames=FRAMES)
-        answer = video.ask(question).read().strip()
+        answer = video.ask(question, SamplingOptions(max_tokens=16)).read().strip()
         size = pipeline.bundle.config.vision.image_size
         seen = next(read_frames(folder / "clip.mp4", size=size, frames=FRAMES, batch=FRAMES)).frames
     except StormError as e:
