@@ -97,6 +97,8 @@ def test_the_shape_of_pixels_makes_no_difference(tmp_path, media):
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_video_of_one_frame_is_read_in_every_way(tmp_path, media, codec):
     name, pixels, options = CODECS[codec]
+    if codec == "hevc":  # x265 that may reorder leaves the decoding time of a lone frame to chance
+        options = options | {"x265-params": options["x265-params"] + ":bframes=0"}
     path = media.write(tmp_path / "a.mkv", media.pattern(1), name, pixels=pixels, options=options)
     _, times = media.check_samples(path)
     assert len(times) == 1
