@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument("--device", help="cuda or cpu; default: a GPU where there is one")
     parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints")
     parser.add_argument("--test-every", type=int, default=300, help="steps between tests on held-out clips")
+    parser.add_argument(
+        "--no-temporal", action="store_true", help="the same network without its temporal encoder, for comparison"
+    )
     given = parser.parse_args()
 
     if not (importlib.util.find_spec("matplotlib") and importlib.util.find_spec("torch")):
@@ -46,18 +49,30 @@ def main() -> None:
 
 
 def _work(given: argparse.Namespace, rank: int, count: int) -> None:
-    """One process of a run."""
+    """One process of a run; the first says what went wrong in all of them."""
     import torch
 
     from storm_edge.demo.training.plan import STAGES
     from storm_edge.demo.training.run import Run
     from storm_edge.demo.training.workers import Workers
+    from storm_edge.runtime.errors import StormError
 
     if given.device == "cpu":
         torch.set_num_threads(1)
     stages = STAGES if given.steps is None else (*STAGES[:-1], replace(STAGES[-1], steps=given.steps))
     workers = Workers(rank, count, given.output)
-    run = Run(given.output, given.seed, stages, given.device, workers, lambda line: print(line, flush=True))
+    try:
+        run = Run(
+            given.output,
+            given.seed,
+            stages,
+            given.device,
+            workers,
+            lambda line: print(line, flush=True),
+            temporal=not given.no_temporal,
+        )
+    except StormError as e:
+        sys.exit(f"error: {e}" if workers.first else 1)
     run.train(save_every=given.save_every, test_every=given.test_every)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from storm_edge.runtime.video.reading import VideoSource
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _Z95 = 1.959963984540054  # of a normal distribution's middle 95%
-_MAX_TOKENS = 32
+MAX_TOKENS = 32  # of an answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,19 @@ def wilson(right: int, asked: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def paired(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float, float]:
+    """By how much `second` is right more often than `first` on the same questions: the difference of the two shares and
+    its 95% interval. Source: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data", JEBS 37 (2012).
+    """
+    n = len(first)
+    won = sum(b and not a for a, b in zip(first, second, strict=True))
+    lost = sum(a and not b for a, b in zip(first, second, strict=True))
+    gain, loss = (won + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = _Z95 * math.sqrt((gain + loss - (gain - loss) ** 2) / (n + 2))
+    return (won - lost) / n, max(-1.0, gain - loss - half), min(1.0, gain - loss + half)
+
+
 def is_right(item: Item, predicted: str) -> bool:
     """Whether a prediction is the item's answer: the letter or text of the right choice, or the same words."""
     if not item.choices or _plain(predicted) in map(_plain, item.choices):
@@ -105,7 +118,7 @@ def answer_items(
     for item in items:
         if opened is None or not _same(opened[0], item.video):
             opened = item.video, pipeline.open(item.video, frames=frames, sample=sample)
-        answer = opened[1].ask(item.prompt, SamplingOptions(max_tokens=_MAX_TOKENS)).read().strip()
+        answer = opened[1].ask(item.prompt, SamplingOptions(max_tokens=MAX_TOKENS)).read().strip()
         yield Result(item.id, item.type, item.answer, answer, is_right(item, answer))
 
 

@@ -48,7 +48,7 @@ class Questioner:
 
     def __init__(self, prompt: ChatPrompt) -> None:
         rendered = prompt.render([Message("user", "?", video=True)])
-        self._prompt, self.before = prompt, rendered.before
+        self.prompt, self.before = prompt, rendered.before
         self._end = next(i for i in rendered.after if i in prompt.eos_ids)  # what ends the user's turn ends an answer
         self._seen: dict[str, list[int]] = {}
 
@@ -56,13 +56,17 @@ class Questioner:
         """Ids after the video up to where the answer begins, and of the answer with its end."""
         ids = self._seen.get(question.text)
         if ids is None:
-            ids = self._seen[question.text] = self._prompt.render([Message("user", question.text, video=True)]).after
-        return ids, [*self._prompt.encode(question.answer), self._end]
+            ids = self._seen[question.text] = self.prompt.render([Message("user", question.text, video=True)]).after
+        return ids, [*self.prompt.encode(question.answer), self._end]
 
 
-def make_clips(rng: np.random.Generator, batch: int, frames: int, size: int, grid: int) -> Clips:
-    """`batch` training scenes of one length."""
-    return rendered([sample_scene(rng, frames, "train") for _ in range(batch)], size, grid)
+def make_clips(rng: np.random.Generator, batch: int, frames: int, size: int, grid: int, *, mixed: float = 0.0) -> Clips:
+    """`batch` training scenes of one length, a share `mixed` of them of that theme, the others as usual."""
+
+    def scene() -> Scene:
+        return sample_scene(rng, frames, "train", "mixed" if mixed and rng.random() < mixed else None)
+
+    return rendered([scene() for _ in range(batch)], size, grid)
 
 
 def make_images(rng: np.random.Generator, batch: int, size: int, grid: int) -> Clips:
@@ -175,6 +179,7 @@ def cell_labels(scene: Scene, grid: int) -> dict[str, npt.NDArray[np.int64]]:
             "size": np.searchsorted(_SIZES, thing.radius),
             "motion": _motion(thing),
             "edge": _edges(thing),
+            "turn": np.diff(thing.done, prepend=thing.done[:1]) if thing.kind == "bounce" else np.zeros(frames),
             "direction": (times > thing.event) * (list(MOVES).index(thing.kind) + 1 if thing.kind in MOVES else 0),
             "speed": (times > thing.event) * (int(np.searchsorted(_SPEEDS, thing.speed)) + 1 if thing.speed else 0),
             "bounces": thing.done if thing.kind == "bounce" else np.zeros(frames),

@@ -39,6 +39,7 @@ AUXILIARY: dict[str, tuple[int, bool]] = {
     "rank": (4, True),
     "change": (4, True),
     "speed": (SPEED_BINS + 1, True),
+    "turn": (2, True),  # a bounce is over since the frame before
 }
 
 

@@ -26,6 +26,7 @@ from storm_edge.demo.training.muon import Muon
 from storm_edge.demo.training.plan import Budget, Stage
 from storm_edge.demo.training.scoring import score
 from storm_edge.demo.training.workers import Workers
+from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.prompt import ChatPrompt
 
 _AUXILIARY_WEIGHT = 1.0
@@ -45,13 +46,15 @@ class Run:
         device: str,
         workers: Workers,
         say: Callable[[str], None],
+        *,
+        temporal: bool = True,
     ):
         keep_freed_memory()
         self.folder, self.seed, self.stages, self.workers, self.say = folder, seed, stages, workers, say
         self.device = torch.device(device)
         torch.manual_seed(seed)
         prompt = ChatPrompt.open(folder / "tokenizer")
-        self.config = plan.demo_config(prompt.vocab_size)
+        self.config = plan.demo_config(prompt.vocab_size, temporal=temporal)
         self.questioner = Questioner(prompt)
         self.model = StormModel(self.config).to(self.device)
         self.before = torch.tensor(self.questioner.before, device=self.device)
@@ -66,6 +69,8 @@ class Run:
         if not path.exists():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
+        if json.loads(state["config"]) != self.config.model_dump():
+            raise UsageError(f"{path} is of a run of another network: name another folder with -o, or delete this one.")
         self.model.load_state_dict(state["model"])
         for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(held)
@@ -114,6 +119,7 @@ class Run:
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
         state |= {"step": self.step, "seconds": self.seconds, "history": json.dumps(self.history)}
+        state["config"] = json.dumps(self.config.model_dump())
         save_state(self.folder / "state.pt", state)
         write_checkpoint(self.model, self.folder / "tokenizer", self.folder / "checkpoint")
         (self.folder / "log.jsonl").write_text("".join(json.dumps(h) + "\n" for h in self.history), encoding="utf-8")
@@ -181,7 +187,11 @@ class Run:
         frames = _drawn(common, [f for f, _ in stage.lengths], [share for _, share in stage.lengths])
         batch = (stage.batch * 16 // frames if frames > 16 else stage.batch) // self.workers.count
         size, grid = self.config.vision.image_size, self.config.token_grid
-        clips = make_images(rng, batch, size, grid) if frames == 1 else make_clips(rng, batch, frames, size, grid)
+        clips = (
+            make_images(rng, batch, size, grid)
+            if frames == 1
+            else make_clips(rng, batch, frames, size, grid, mixed=stage.mixed)
+        )
         pictures = clips.frames.to(self.device)
         if not stage.frozen:
             return clips, self.model.see(pictures), True
@@ -194,9 +204,7 @@ class Run:
         return clips, tokens, True
 
     def _set_rates(self, stage: Stage, inside: int) -> None:
-        first = sum(s.steps for s in self.stages if s.lengths[0][0] == 1)
-        total = sum(s.steps for s in self.stages) - first
-        factor = plan.rate(stage, inside, self.step - first, max(total, 1))
+        factor = plan.rate(stage, inside)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * factor

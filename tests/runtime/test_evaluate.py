@@ -8,7 +8,7 @@ from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.divergence import logit_divergence
 from storm_edge.runtime.engine import choose_engine
 from storm_edge.runtime.errors import UsageError
-from storm_edge.runtime.evaluate import Item, Result, evaluate, is_right, scores, wilson
+from storm_edge.runtime.evaluate import Item, Result, evaluate, is_right, paired, scores, wilson
 from storm_edge.runtime.pipeline import load
 from storm_edge.runtime.question_file import read_questions
 from storm_edge.runtime.result_log import ResultLog
@@ -138,3 +138,13 @@ def test_a_bad_line_is_named(tmp_path: Path, row: object, message: str) -> None:
 def test_a_folder_without_questions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no \.jsonl file"):
         list(read_questions(tmp_path))
+
+
+def test_a_paired_difference_counts_only_the_questions_that_tell_the_two_apart() -> None:
+    first, second = [True] * 90 + [False] * 10, [True] * 88 + [False] * 2 + [True] * 10
+    difference, low, high = paired(first, second)
+    assert difference == pytest.approx(0.08)
+    gain, loss = 11 / 102, 3 / 102  # Bonett and Price's adjusted shares
+    half = 1.959964 * ((gain + loss - (gain - loss) ** 2) / 102) ** 0.5
+    assert (low, high) == pytest.approx((gain - loss - half, gain - loss + half))
+    assert paired(first, first)[1] < 0 < paired(first, first)[2]

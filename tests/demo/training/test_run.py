@@ -1,14 +1,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from storm_edge.demo.tokenizer import write_demo_tokenizer
+from storm_edge.demo.training.batches import make_clips
+from storm_edge.demo.training.plan import STAGES as PLANNED
 from storm_edge.demo.training.plan import Stage, rate
 from storm_edge.demo.training.run import Run
 from storm_edge.demo.training.workers import Workers
 from storm_edge.export.checkpoint import Checkpoint
+from storm_edge.runtime.errors import UsageError
 
 pytest.importorskip("matplotlib")
 
@@ -60,8 +64,25 @@ def test_the_vision_tower_stands_still_where_a_stage_says_so(folder: Path) -> No
     assert moved == {"temporal", "llm", "heads"}
 
 
-def test_the_rates_end_at_zero() -> None:
-    stage = STAGES[2]
-    assert rate(stage, 50, 100, 1000) == 1.0
-    assert rate(stage, 0, 100, 1000) < 0.1
-    assert rate(stage, 500, 999, 1000) < 0.01
+def test_the_rates_rise_stay_and_fall() -> None:
+    stage = Stage("any", 1000, 2, ((8, 1.0),), questions=2, controls=1, rates=(0.8, 0.2), hold=0.5)
+    assert rate(stage, 0) < 0.1
+    assert rate(stage, 50) == rate(stage, 500) == 0.8
+    assert rate(stage, 750) == pytest.approx(0.5)
+    assert rate(stage, 999) == pytest.approx(0.2, abs=0.01)
+    assert rate(PLANNED[-1], PLANNED[-1].steps - 1) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_stage_may_ask_for_more_clips_of_the_mixed_theme() -> None:
+    clips = make_clips(np.random.default_rng(0), 40, 8, 32, 4, mixed=1.0)
+    kinds = {t.kind for scene in clips.scenes for t in scene.things}
+    assert {"bounce", "blink"} <= kinds
+    assert not {"appear", "flash"} & kinds
+
+
+def test_a_folder_with_another_networks_run_is_refused(folder: Path) -> None:
+    (folder / "state.pt").unlink(missing_ok=True)
+    _run(folder).save()
+    with pytest.raises(UsageError, match="another network: name another folder"):
+        Run(folder, 0, STAGES, "cpu", Workers(0, 1, folder), lambda _: None, temporal=False)
+    (folder / "state.pt").unlink()
