@@ -6,11 +6,21 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Extra words for pip, e.g. the index of CPU-only PyTorch wheels on a machine without a GPU.
 PIP_FLAGS ?=
-EXTRAS := cpu,rtx,export,demo,dev
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+
+# A Jetson, and a Python as old as JetPack 6.2's, get the packages that run and build engines there, and see JetPack's own;
+# exporting needs PyTorch and a newer Python, so it is done on a workstation.
+PYTHON_VERSION := $(shell $(or $(wildcard $(BIN)/python),$(PYTHON)) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null)
+ifneq ($(wildcard /etc/nv_tegra_release)$(filter 3.10,$(PYTHON_VERSION)),)
+  EXTRAS := cpu,jetson
+  VENV_FLAGS := --system-site-packages
+else
+  EXTRAS := cpu,export,demo,dev
+endif
+CONSTRAINTS := $(if $(filter 3.10,$(PYTHON_VERSION)),constraints-jp62.txt,constraints.txt)
 PACKAGES := plugins runtime export calibration demo cli
 
 OUT := out/demo
@@ -27,13 +37,13 @@ help: ## Show this list
 
 setup: $(STAMP) ## Create .venv with everything the other commands need
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "error: $$($(PYTHON) --version) is too old: install Python 3.11 or newer, or name one with PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV) || \
 	  { rm -rf $(VENV); echo "error: Python's venv module is missing: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV); the first time takes a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS) -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(PIP_FLAGS) -e '.[$(EXTRAS)]'
 	@touch $@
 
 .mypy_root: Makefile
@@ -80,30 +90,22 @@ test: $(STAMP) ## The whole test suite, after `make plugin`
 	@$(MAKE) --no-print-directory plugin || echo "note: the tests of the native operators are skipped"
 	$(BIN)/python -m pytest
 
-# CMake and Ninja are the environment's, or the system's where it has none.
-CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake
-# More for CMake, e.g. -DSTORM_CUDA=OFF, -DTENSORRT_ROOT=/opt/TensorRT or -DONNXRUNTIME_ROOT=/opt/onnxruntime.
+# Definitions for CMake, e.g. -DSTORM_CUDA=OFF, -DTENSORRT_ROOT=/opt/TensorRT or -DSTORM_CUDA_ARCHITECTURES=87.
 PLUGIN_FLAGS ?=
-NVCC := $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
-# The SMs of this machine's GPUs; without one SM 80, whose code runs on 8.x and whose PTX on all that is newer.
-GPU_SMS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | \
-  grep -xE '[0-9]+\.[0-9]+' | tr -d . | sort -u)
-EMPTY :=
-CUDA_ARCHITECTURES ?= $(subst $(EMPTY) $(EMPTY),;,$(or $(GPU_SMS),80))
-CUDA_FLAGS := $(if $(NVCC),-DSTORM_CUDA=ON -DSTORM_TENSORRT=AUTO -DCMAKE_CUDA_COMPILER=$(NVCC) \
-  '-DSTORM_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)')
 
 plugin: | $(STAMP) ## Build the operators as native code: CPU, ONNX Runtime, and CUDA and TensorRT where they are
-	@command -v $${CXX:-c++} > /dev/null || { echo "error: there is no C++ compiler: apt-get install g++, or name one with CXX=" >&2; exit 1; }
-	@$(CMAKE) -S plugins -B build/plugins -DSTORM_TESTS=ON $(CUDA_FLAGS) $(PLUGIN_FLAGS)
-	@GNUMAKEFLAGS=--no-print-directory $(CMAKE) --build build/plugins --parallel
+	@GNUMAKEFLAGS=--no-print-directory $(BIN)/python -m storm_edge.plugins.build $(PLUGIN_FLAGS)
 
+NVCC := $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null)
 test-gpu: $(STAMP) ## The operators' kernels and the TensorRT plugin on this machine's GPU
-	@if [ -z "$(GPU_SMS)" ]; then echo "skipped: this machine has no NVIDIA GPU, or its driver does not answer"; \
+	@if [ -z "$(GPU)" ]; then echo "skipped: this machine has no NVIDIA GPU, or its driver does not answer"; \
 	elif [ -z "$(NVCC)" ]; then echo "skipped: there is no nvcc: install the CUDA toolkit"; \
 	else $(MAKE) --no-print-directory plugin && $(BIN)/python -m pytest -rs tests/plugins/cuda tests/plugins/tensorrt \
 	  tests/plugins/selective_scan/cuda tests/plugins/causal_conv1d/cuda; fi
 
+# CMake is the environment's, or the system's where it has none.
+CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake
 test-sanitize: $(STAMP) ## The CPU kernels' tests under AddressSanitizer, UBSan and ThreadSanitizer
 	@for sanitizers in address,undefined thread; do \
 	  build=build/sanitize/$$sanitizers; \
@@ -112,9 +114,11 @@ test-sanitize: $(STAMP) ## The CPU kernels' tests under AddressSanitizer, UBSan 
 	  echo "storm_cpu_test with $$sanitizers:"; $$build/storm_cpu_test; \
 	done
 
-fuzz: $(STAMP) ## Open 500 damaged videos and 200 damaged models, kill export and build 50 times (minutes)
-	$(BIN)/python tests/fuzz/run.py --videos 500 --models 200
-	$(BIN)/python tests/fuzz/kill.py --kills 50
+fuzz: $(STAMP) ## Open 500 damaged videos, 200 models, 200 calibrations; kill export and build 50 times (minutes)
+	@failed=0; \
+	$(BIN)/python tests/fuzz/run.py --videos 500 --models 200 --calibrations 200 || failed=1; \
+	$(BIN)/python tests/fuzz/kill.py --kills 50 || failed=1; \
+	echo "fuzz: $$([ $$failed = 0 ] && echo passed || echo FAILED) in $$SECONDS s"; exit $$failed
 
 parity: $(STAMP) ## Measure parity with PyTorch and timings: writes docs/parity.md (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py > docs/parity.md.partial

@@ -20,7 +20,7 @@ from storm_edge.export.build.compile import compile_graph
 from storm_edge.export.build.compile_job import CompileJob
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt import profiles
+from storm_edge.export.build.profiles import profiles
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle import Bundle, Stage
@@ -55,7 +55,7 @@ def report(name: str, bundle: Bundle, folder: Path) -> None:
                 graph=str(bundle.path(graphs[stage])),
                 engine=str(folder / "out.engine"),
                 profiles=profiles(bundle, chosen)[stage],
-                compute_capability=sm,
+                compute_capabilities=[sm],
             )
             try:
                 result = compile_graph(job)
@@ -77,7 +77,9 @@ def main() -> None:
     print(
         "Compiled means: parsed as a strongly typed network and built for the SM. No engine has been run. TensorRT for"
     )
-    print("RTX has no build for SM 87, 90, 100 and 110; graphs for those targets are prepared by the same passes.\n")
+    print("RTX has no build for SM 87, 90, 100 and 110; graphs for those targets are prepared by the same passes.")
+    print("`storm build BUNDLE --target rtx --sm 86,89,120` makes one engine for all three on a machine without a GPU;")
+    print("the same command on a machine with one of them verifies it without compiling it again.\n")
     print(
         "Where the form says Attention operator, and in every decoder, attention is fused: the builder refuses such a"
     )

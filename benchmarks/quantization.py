@@ -1,33 +1,51 @@
-"""Measure what int8, fp8 and int4 change in storm-mini with random weights; prints the tables of docs/quantization.md.
+"""Measure what int8, fp8 and int4 change in a model; prints the tables of docs/quantization.md.
 
     python benchmarks/quantization.py BUNDLE
+    python benchmarks/quantization.py BUNDLE --questions 2000 [--data DIR]
 
-BUNDLE is copied, calibrated on the demo's clips by every method, and built in every precision this machine can check.
+BUNDLE is copied. The first form calibrates on the demo's clips by every method, and with smoothing and scaling, and
+prints distances from PyTorch of every precision this machine can check. The second asks the same questions of an engine
+of every precision and prints accuracies, with the paired differences from fp32 and their 95% intervals.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from storm_edge.calibration.calibrate import calibrate
+from storm_edge.calibration.scaling import Scale
+from storm_edge.calibration.smoothing import Smooth
 from storm_edge.calibration.thresholds import METHODS
 from storm_edge.demo.dataset import samples
+from storm_edge.demo.items import demo_items
 from storm_edge.export.build.compile import compile_graph
 from storm_edge.export.build.compile_job import CompileJob
 from storm_edge.export.build.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt import build_tensorrt, profiles
+from storm_edge.export.build.profiles import profiles
+from storm_edge.export.build.simulated import build_simulated
+from storm_edge.export.build.tensorrt import build_tensorrt
+from storm_edge.export.calibrated import REPORT, find_scaling
 from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.engine import CheckResult
+from storm_edge.runtime.divergence import logit_divergence
+from storm_edge.runtime.engine import CheckResult, EngineRecord
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.evaluate import Item, Result, evaluate, paired
+from storm_edge.runtime.pipeline import load
+from storm_edge.runtime.question_file import read_questions
 from storm_edge.runtime.targets import target
 
 CLIPS, FRAMES = 32, 16
@@ -76,8 +94,14 @@ def language_model(bundle: Bundle) -> None:
     """Table of the decoder's weights in 8 and 4 bits."""
     fp32 = bundle.path("graphs/decoder.data").stat().st_size
     print("\n| weights | decoder | greedy tokens | MB |\n|---|---|---|---|")
-    for precision, block in (("int8", 128), ("int4", 128), ("int4", 32)):
-        record = build_cpu(bundle, "fp32", precision, int4_block=block, allow_mismatch=True)
+    for precision, block, calibration in (
+        ("int8", 128, "minmax"),
+        ("int4", 128, "minmax"),
+        ("int4", 128, "even"),
+        ("int4", 32, "minmax"),
+        ("int4", 32, "even"),
+    ):
+        record = build_cpu(bundle, "fp32", precision, calibration=calibration, int4_block=block, allow_mismatch=True)
         of = [r for r in record.verification if r.stage == "decoder"]
         cosine, error, tokens = (
             np.array([r.value for r in of if r.metric == m]) for m in ("cosine", "max error", "greedy tokens")
@@ -86,7 +110,8 @@ def language_model(bundle: Bundle) -> None:
         figures = (
             f"{1 - cosine.min():.1e}, {error.max():.1e} | {tokens.min():.0%} | {data / 1e6:.2f} of {fp32 / 1e6:.2f}"
         )
-        print(f"| {precision}, blocks of {block} | {figures} |")
+        scaled = ", scaled" if calibration == "even" else ""
+        print(f"| {precision}, blocks of {block}{scaled} | {figures} |")
 
 
 def rtx(bundle: Bundle, folder: Path) -> None:
@@ -103,7 +128,7 @@ def rtx(bundle: Bundle, folder: Path) -> None:
                     graph=str(bundle.path(graph)),
                     engine=str(folder / "engine"),
                     profiles=profiles(bundle, options)[stage],
-                    compute_capability=sm,
+                    compute_capabilities=[sm],
                 )
                 try:
                     cells.append(f"{compile_graph(job).engine_bytes / 1e6:.2f} MB")
@@ -116,10 +141,121 @@ def _options(precision: str) -> BuildOptions:
     return BuildOptions(**{**vars(ENCODERS), "precision": precision, "calibration": "minmax"})
 
 
-if __name__ == "__main__":
+def outliers(bundle: Bundle) -> None:
+    """Tables of what smoothing the encoders' norms and scaling the language model's weights is worth."""
+    folder = calibrate(
+        bundle, lambda: (clip for clip, _ in train(bundle)), "even", samples=CLIPS, smooth=Smooth(), scale=scale(bundle)
+    )
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    print("\n| | chosen | without | with | used |\n|---|---|---|---|---|")
+    for title, key, parts, unit in (
+        ("norms smoothed: relative error of the visual tokens in int8", "smoothing", "norms", "error"),
+        ("weights scaled: divergence of the answers in int4, nats", "scaling", "groups", "divergence"),
+    ):
+        found = report[key]
+        chosen = f"{sum(x['alpha'] is not None for x in found[parts])} of {len(found[parts])}"
+        figures = f"{found[f'{unit}_without']:.2e} | {found[f'{unit}_with']:.2e}"
+        print(f"| {title} | {chosen} | {figures} | {'yes' if found['used'] else 'no'} |")
+
+
+def train(bundle: Bundle) -> Iterator[tuple[NDArray[np.uint8], str]]:
+    """The demo's training clips, with questions: those that are asked below stay unseen."""
+    for sample in samples(frames=FRAMES, size=bundle.config.vision.image_size, split="train"):
+        yield sample.frames, sample.question.text
+
+
+def scale(bundle: Bundle) -> Scale:
+    """Scaling by those questions."""
+    return Scale(lambda: train(bundle))
+
+
+def accuracy(bundle: Bundle, data: str, number: int) -> None:
+    """Tables of accuracies: overall and by group of types, then every type by itself."""
+
+    def clips() -> Iterator[NDArray[np.uint8]]:
+        return (clip for clip, _ in train(bundle))
+
+    calibrate(bundle, clips, "plain", samples=CLIPS)
+    calibrate(bundle, clips, "awq", samples=CLIPS, scale=scale(bundle))
+    h100 = target("h100")
+
+    def simulated(precision: str) -> EngineRecord:
+        given = {"precision": precision, "llm_precision": "fp16", "calibration": "plain", "allow_mismatch": True}
+        return build_simulated(bundle, h100, BuildOptions(**given))
+
+    def cpu(precision: str, llm: str, calibration: str = "plain") -> EngineRecord:
+        return build_cpu(bundle, precision, llm, calibration=calibration, allow_mismatch=True)
+
+    # Built one at a time, just before it is asked: the two int4 engines have one name.
+    engines: dict[str, Callable[[], EngineRecord]] = {
+        "fp32": lambda: cpu("fp32", "fp32"),
+        "int8 encoders, CPU": lambda: cpu("int8", "fp32"),
+        "int8 encoders, TensorRT (simulated)": lambda: simulated("int8"),
+        "fp8 encoders, TensorRT (simulated)": lambda: simulated("fp8"),
+        "int8 language model": lambda: cpu("fp32", "int8"),
+        "int4 language model": lambda: cpu("fp32", "int4"),
+        "int4 language model, scaled": lambda: cpu("fp32", "int4", "awq"),
+        "int8 encoders, int8 language model": lambda: cpu("int8", "int8"),
+        "int8 encoders, int4 language model, scaled": lambda: cpu("int8", "int4", "awq"),
+    }
+    answers: dict[str, list[Result]] = {}
+    logits: dict[str, float] = {}
+    for name, build in engines.items():
+        record = build()
+        pipeline = load(bundle.root, record.name)
+        title = name if record.verified else f"{name} (fails verification)"
+        asked = islice(_questions(data, bundle), number)
+        answers[title] = evaluate(pipeline, asked, frames=FRAMES if data == "demo" else None)
+        logits[title] = logit_divergence(bundle, pipeline.stages).kl
+        print(f"{title}: done", file=sys.stderr, flush=True)
+    kinds = sorted({result.type for results in answers.values() for result in results})
+    groups = sorted({kind.split("/")[0] for kind in kinds if "/" in kind})
+    print(f"{len(answers['fp32'])} questions of {data}; difference from fp32 in points, with its 95% interval")
+    if find_scaling(bundle, "awq") is None:
+        print("scaling brought the answers no nearer to fp32's, so the engines called scaled are not")
+    print("\n| engine | KL of the logits |\n|---|---|")
+    for name, divergence in logits.items():
+        print(f"| {name} | {divergence:.1e} |")
+    for columns in (["", *groups], kinds):
+        print(f"\n| engine | {' | '.join(kind or 'all' for kind in columns)} |\n|{'---|' * (len(columns) + 1)}")
+        for name, results in answers.items():
+            print(f"| {name} | {' | '.join(_cell(answers['fp32'], results, kind) for kind in columns)} |")
+
+
+def _questions(data: str, bundle: Bundle) -> Iterator[Item]:
+    if data == "demo":
+        return demo_items(frames=FRAMES, size=bundle.config.vision.image_size)
+    return read_questions(Path(data))
+
+
+def _cell(fp32: list[Result], ours: list[Result], kind: str) -> str:
+    """The accuracy of a type or group of types, "" for all, and its difference from fp32's."""
+    of_kind = [i for i, x in enumerate(fp32) if kind in ("", x.type, x.type.split("/")[0])]
+    right = [ours[i].right for i in of_kind]
+    share = f"{sum(right) / len(right):.1%}"
+    if ours is fp32:
+        return share
+    difference, low, high = (100 * x for x in paired([fp32[i].right for i in of_kind], right))
+    return f"{share}, {difference:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def main() -> None:
+    """Print the tables that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--questions", type=int, help="ask so many questions instead of measuring distances")
+    parser.add_argument("--data", default="demo", help="`demo`, or a folder with questions as `storm eval` takes them")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        root = Path(shutil.copytree(sys.argv[1], Path(name) / "bundle"))
-        opened = Bundle.open(root)
-        encoders(opened)
-        language_model(opened)
-        rtx(opened, Path(name))
+        bundle = Bundle.open(shutil.copytree(given.bundle, Path(name) / "bundle"))
+        if given.questions is not None:
+            accuracy(bundle, given.data, given.questions)
+            return
+        encoders(bundle)
+        outliers(bundle)
+        language_model(bundle)
+        rtx(bundle, Path(name))
+
+
+if __name__ == "__main__":
+    main()

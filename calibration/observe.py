@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +13,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from storm_edge.calibration.graphs import VISION_BATCH, Scales, fill_groups, fp32_graph
 from storm_edge.calibration.histogram import Histogram
-from storm_edge.export.calibrated import CALIBRATED
-from storm_edge.export.graph_file import load_model, save_model
+from storm_edge.calibration.methods import Method
+from storm_edge.calibration.thresholds import find_range
+from storm_edge.export.calibrated import CALIBRATED, Range
+from storm_edge.export.graph_file import save_model
 from storm_edge.export.passes.quantize import Linear, linear_layers
-from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -34,19 +36,18 @@ class Watched:
     layers: list[Linear]
 
 
-class Observer:
-    """Counts activations clip by clip; use as a context, which holds the graphs' temporary copies."""
+class Watcher:
+    """Shows what linear layers read, clip by clip; use as a context, which holds the graphs' temporary copies."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, scales: Scales | None = None) -> None:
         self._pool = bundle.config.reduction.temporal_pool
         self._folder = TemporaryDirectory(prefix="storm-calibrate-")
-        self._watched = {stage: _watch(bundle, stage, Path(self._folder.name), threads) for stage in CALIBRATED}
-        self._batch = 1
-        self.histograms: dict[Stage, dict[str, Histogram]] = {
-            stage: {layer.input: Histogram() for layer in watched.layers} for stage, watched in self._watched.items()
+        self._watched = {
+            stage: _watch(bundle, stage, Path(self._folder.name), threads, scales or {}) for stage in CALIBRATED
         }
+        self._batch = 1
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> Watcher:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,46 +58,92 @@ class Observer:
         """The linear layers that are watched."""
         return {stage: watched.layers for stage, watched in self._watched.items()}
 
-    def add(self, frames: NDArray[np.uint8]) -> None:
-        """Count what frames uint8 [T, H, W, 3] do in both graphs; raises BuildError for NaN and infinity."""
+    def watch(self, frames: NDArray[np.uint8], see: Callable[[Stage, str, NDArray[Any]], None]) -> NDArray[np.float32]:
+        """Run both graphs on frames uint8 [T, H, W, 3] and show `see` every tensor that a linear layer reads.
+
+        Returns the visual tokens (1, ceil(T / k), N / p, D).
+        """
         tokens: list[NDArray[np.float32]] = []
         start = 0
         while start < len(frames):
-            made = self._run("vision", frames=frames[start : start + self._batch])
+            made = self._run("vision", see, frames=frames[start : start + self._batch])
             tokens.append(made["tokens"])
             start += self._batch
             watched = sum(x.nbytes for x in made.values()) // len(tokens[-1])
-            self._batch = int(np.clip(WATCHED_BYTES // max(watched, 1), 1, 8))
-        clip = np.concatenate(tokens)  # (T, N, D)
-        if missing := -len(clip) % self._pool:
-            clip = np.concatenate([clip, np.repeat(clip[-1:], missing, axis=0)])
-        self._run("temporal", tokens=clip[None])
+            self._batch = int(np.clip(WATCHED_BYTES // max(watched, 1), 1, VISION_BATCH))
+        made = self._run("temporal", see, tokens=fill_groups(np.concatenate(tokens), self._pool))
+        visual: NDArray[np.float32] = made["visual_tokens"]
+        return visual
 
-    def _run(self, stage: Stage, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _run(
+        self, stage: Stage, see: Callable[[Stage, str, NDArray[Any]], None], **inputs: NDArray[Any]
+    ) -> dict[str, NDArray[Any]]:
         made = self._watched[stage].session.run(**inputs)
-        for name, histogram in self.histograms[stage].items():
-            try:
-                histogram.add(made[name] if name in made else inputs[name])
-            except ValueError as e:
-                raise BuildError(
-                    f"calibration: {name} of the {stage} graph has {e}: the checkpoint or its export is broken,"
-                    " check it with `storm verify`."
-                ) from e
+        for name in dict.fromkeys(layer.input for layer in self._watched[stage].layers):
+            see(stage, name, made[name] if name in made else inputs[name])
         return made
 
 
-def _watch(bundle: Bundle, stage: Stage, folder: Path, threads: int | None) -> Watched:
-    loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
-    model, readers = loaded.model, dict(loaded.tensors)
-    if bundle.manifest.dtype != "float32":
-        widen(model, readers)
+class Observer(Watcher):
+    """Counts what linear layers read."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None, scales: Scales | None = None) -> None:
+        super().__init__(bundle, threads, scales)
+        self.histograms: dict[Stage, dict[str, Histogram]] = {
+            stage: {layer.input: Histogram() for layer in watched.layers} for stage, watched in self._watched.items()
+        }
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def add(self, frames: NDArray[np.uint8]) -> None:
+        """Count what frames uint8 [T, H, W, 3] do in both graphs; raises BuildError for NaN and infinity."""
+        self.watch(frames, self._count)
+
+    def _count(self, stage: Stage, name: str, values: NDArray[Any]) -> None:
+        try:
+            self.histograms[stage][name].add(values)
+        except ValueError as e:
+            raise BuildError(
+                f"calibration: {name} of the {stage} graph has {e}: the checkpoint or its export is broken,"
+                " check it with `storm verify`."
+            ) from e
+
+    def ranges(self, method: Method) -> dict[Stage, dict[str, Range]]:
+        """The range of every tensor; raises BuildError for one that never changes."""
+        return {
+            stage: {tensor: _range(stage, tensor, seen, method) for tensor, seen in of_stage.items()}
+            for stage, of_stage in self.histograms.items()
+        }
+
+    def multiplications(self) -> dict[Stage, dict[str, int]]:
+        """How often each layer (by its node) multiplied so far."""
+        return {
+            stage: {x.node: int(self.histograms[stage][x.input].counts.sum()) * x.shape[1] for x in layers}
+            for stage, layers in self.layers.items()
+        }
+
+
+def _range(stage: Stage, tensor: str, seen: Histogram, method: Method) -> Range:
+    try:
+        return find_range(seen, method)
+    except ValueError as e:
+        raise BuildError(
+            f"calibration: {tensor} of the {stage} graph never changes ({e}): calibrate on real videos,"
+            " or check the checkpoint with `storm verify`."
+        ) from e
+
+
+def _watch(bundle: Bundle, stage: Stage, folder: Path, threads: int | None, scales: Scales) -> Watched:
+    model, readers = fp32_graph(bundle, stage, scales)
     layers = linear_layers(model)
-    _give_out(model, [layer.input for layer in layers])
+    give_out(model, [layer.input for layer in layers])
     save_model(model, folder / f"{stage}.onnx", f"{stage}.data", readers)
     return Watched(OnnxRuntimeSession(folder / f"{stage}.onnx", threads), layers)
 
 
-def _give_out(model: onnx.ModelProto, names: list[str]) -> None:
+def give_out(model: onnx.ModelProto, names: list[str]) -> None:
+    """Make fp32 tensors of a graph outputs too, in place."""
     there = {value.name for value in (*model.graph.output, *model.graph.input)}
     for name in dict.fromkeys(names):
         if name not in there:

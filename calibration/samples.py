@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.question_file import read_questions
 from storm_edge.runtime.video.folder import IMAGES
 from storm_edge.runtime.video.reading import read_frames
 
@@ -49,3 +50,13 @@ def _cut(video: Path, clips: int, frames: int, size: int) -> Iterator[Frames]:
     # Evenly spread over the whole video, then cut: neighbours in a clip are neighbours in the video.
     for batch in read_frames(video, size=size, frames=clips * frames, batch=frames):
         yield batch.frames
+
+
+def questions_of_folder(folder: Path, *, frames: int, size: int) -> Iterator[tuple[Frames, str]]:
+    """Clips uint8 [frames, size, size, 3] with the questions of the folder's .jsonl files, as `storm eval` asks them.
+
+    Raises UsageError for lines that are no questions, VideoError for a video that cannot be read.
+    """
+    for item in read_questions(folder):
+        (clip,) = read_frames(item.video, size=size, frames=frames, batch=frames)
+        yield clip.frames, item.prompt

@@ -10,6 +10,9 @@ import click
 
 from storm_edge.cli.progress import progress, say
 
+_SHAPES = ("min_shapes", "opt_shapes", "max_shapes")
+_TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max_length", "workspace", *_SHAPES)
+
 
 @click.command("build")
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -17,7 +20,11 @@ from storm_edge.cli.progress import progress, say
 @click.option("--precision", help="Precision of the vision tower and temporal encoder; default: the target's.")
 @click.option("--llm-precision", help="Precision of the language model; default: the target's.")
 @click.option("--prepare-only", is_flag=True, help="TensorRT targets: write the graphs and stop, on any machine.")
+@click.option("--simulate", is_flag=True, help="TensorRT targets: an engine for this CPU that computes the same.")
 @click.option("--tensorrt", metavar="VERSION", help="Prepare for this TensorRT, 10.3 for instance.")
+@click.option(
+    "--sm", metavar="SM,...", help="Target rtx: GPUs to compile for, 86,89,120 for instance; none need be here."
+)
 @click.option("--stages", default="vision,temporal,decoder", show_default=True, help="TensorRT targets: what to build.")
 @click.option("--max-frames", type=click.IntRange(1), default=128, show_default=True, help="Longest clip, in frames.")
 @click.option("--max-length", type=click.IntRange(1), help="Tokens of the KV cache; default: the model's context.")
@@ -26,7 +33,9 @@ from storm_edge.cli.progress import progress, say
 @click.option("--min-shapes", metavar="NAME:AxBxC,...", help="Smallest input shapes, as trtexec takes them.")
 @click.option("--opt-shapes", metavar="NAME:AxBxC,...", help="Input shapes to optimize for.")
 @click.option("--max-shapes", metavar="NAME:AxBxC,...", help="Largest input shapes.")
-@click.option("--workspace", type=float, metavar="GIB", help="Limit of the builder's scratch memory.")
+@click.option(
+    "--workspace", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Limit of the builder's scratch memory."
+)
 @click.option("--allow-mismatch", is_flag=True, help="Publish an engine that fails verification.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads for the verification; default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engine's record and timings as JSON.")
@@ -37,16 +46,19 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     from storm_edge.runtime.targets import check_llm_precision, check_precision, target
 
     where = target(target_name)
+    if options["simulate"] or not where.engine.startswith("tensorrt"):
+        _refuse_tensorrt_options(ctx, "with --simulate" if options["simulate"] else f"for {where.name}")
     check_precision(where, options["precision"])
     check_llm_precision(where, options["llm_precision"])
     opened = Bundle.open(bundle)
     from storm_edge.export.build.build import build
-    from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_stages
+    from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
 
     chosen = BuildOptions(
         precision=options["precision"],
         llm_precision=options["llm_precision"],
         tensorrt=options["tensorrt"],
+        sms=parse_sms(options["sm"]),
         stages=parse_stages(options["stages"]),
         max_frames=options["max_frames"],
         max_length=options["max_length"],
@@ -57,6 +69,7 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         opt_shapes=parse_shapes(options["opt_shapes"]),
         max_shapes=parse_shapes(options["max_shapes"]),
         prepare_only=options["prepare_only"],
+        simulate=options["simulate"],
         allow_mismatch=options["allow_mismatch"],
         threads=options["threads"],
     )
@@ -65,12 +78,24 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     if options["as_json"]:
         click.echo(json.dumps(record.model_dump(mode="json") | {"seconds": step.seconds}))
     elif record.state == "prepared":
-        say(
-            ctx,
-            f"{bundle}/engines/{record.name}: prepared for TensorRT {record.versions['tensorrt']}, not compiled.",
-        )
+        version = f"TensorRT {record.versions['tensorrt']}" if record.api == "tensorrt" else "TensorRT for RTX"
+        say(ctx, f"{bundle}/engines/{record.name}: prepared for {version}, not compiled.")
+    elif record.state == "compiled":
+        sms = ", ".join(map(str, record.sms))
+        hint = "the same command on a machine with such a GPU verifies a whole engine"
+        say(ctx, f"{bundle}/engines/{record.name}: compiled for SM {sms}, not run; {hint}.")
     else:
         passed = sum(r.passed for r in record.verification)
         say(ctx, f"{bundle}/engines/{record.name}: {passed} of {len(record.verification)} checks passed.")
     if record.state == "built" and not record.verified:
         click.echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)
+
+
+def _refuse_tensorrt_options(ctx: click.Context, where: str) -> None:
+    """Raise UsageError for an option on the command line that only a build for TensorRT reads."""
+    from storm_edge.runtime.errors import UsageError
+
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
+        if given and option.name in _TENSORRT_ONLY:
+            raise UsageError(f"{option.opts[0]} is for TensorRT targets: leave it out {where}.")

@@ -12,11 +12,16 @@ import click
 
 from storm_edge.calibration.methods import Method
 from storm_edge.cli.progress import progress, say
+from storm_edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from storm_edge.calibration.calibrate import Clips, Frames
+    from storm_edge.calibration.analysis import Analysis, Asked
+    from storm_edge.calibration.counting import Clips, Frames
+    from storm_edge.calibration.scaling import Scale
+    from storm_edge.calibration.smoothing import Smooth
 
 FRAMES = 16  # of a clip
+_AUTO = "auto"
 
 
 @click.command("calibrate")
@@ -27,6 +32,20 @@ FRAMES = 16  # of a clip
 @click.option(
     "--method", type=click.Choice(get_args(Method)), default="minmax", show_default=True, help="Where to cut outliers."
 )
+@click.option(
+    "--smooth",
+    metavar="[ALPHA]",
+    is_flag=False,
+    flag_value=_AUTO,
+    help="Move outlier channels into the weights where that helps; ALPHA: how far, 0 to 1; default: tries several.",
+)
+@click.option("--analyze", is_flag=True, help="Rank the layers by what quantizing each alone costs; writes a picture.")
+@click.option("--max-loss", type=click.FloatRange(0), help="With --analyze: quantize the most that costs no more.")
+@click.option(
+    "--precision", type=click.Choice(["int8", "fp8"]), help="With --analyze: what to measure [default: int8]."
+)
+@click.option("--questions", type=click.IntRange(1), help="With --analyze: measure the answers to so many questions.")
+@click.option("--awq", is_flag=True, help="Scale the language model's weights by what they multiply, for int4.")
 @click.option("--name", help="What to call it in the bundle; default: demo, or the folder's name.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -34,14 +53,17 @@ FRAMES = 16  # of a clip
 def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: str | None, **options: Any) -> None:
     """Observe what real frames do inside BUNDLE's vision and temporal graphs, as int8 and fp8 engines need.
 
-    A run that was stopped goes on where it was when it is repeated.
+    A run that was stopped goes on where it was when it is repeated. The loss that --analyze measures is the relative
+    error of the visual tokens, or with --questions the divergence of the answers in nats.
     """
-    from storm_edge.calibration.calibrate import calibrate
+    _check(options)
+    from storm_edge.calibration.calibrate import SENSITIVITY, calibrate
     from storm_edge.export.calibrated import REPORT
     from storm_edge.runtime.bundle import Bundle
 
     opened = Bundle.open(bundle)
-    clips = _clips(data, options["samples"], frames, opened.config.vision.image_size)
+    size = opened.config.vision.image_size
+    clips = _clips(data, options["samples"], frames, size)
     with progress(ctx, "calibrate") as step:
         folder = calibrate(
             opened,
@@ -49,25 +71,101 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
             name or (data if data == "demo" else Path(data).resolve().name),
             samples=options["samples"],
             method=options["method"],
+            smooth=_smooth(options["smooth"]),
+            analysis=_analysis(data, frames, size, options),
+            scale=_scale(data, frames, size, clips) if options["awq"] else None,
             threads=options["threads"],
             progress=step,
             detail=step.detail,
         )
     report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    if options["analyze"]:
+        report["sensitivity"] = json.loads((folder / SENSITIVITY).read_text(encoding="utf-8"))
     if options["as_json"]:
         click.echo(json.dumps({"calibration": folder.name} | report | {"seconds": step.seconds}))
-        return
+    else:
+        for line in _lines(folder, report):
+            say(ctx, line)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse words of --analyze without it, and an alpha that is none."""
+    for name in ("max_loss", "precision", "questions"):
+        if options[name] is not None and not options["analyze"]:
+            raise UsageError(f"--{name.replace('_', '-')} says how to analyze: give --analyze as well.")
+    _smooth(options["smooth"])
+
+
+def _smooth(given: str | None) -> Smooth | None:
+    from storm_edge.calibration.smoothing import Smooth
+
+    if given is None or given == _AUTO:
+        return None if given is None else Smooth()
+    try:
+        alpha = float(given)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"--smooth {given} is no number from 0 to 1: leave the number out to try several.")
+    return Smooth(alpha)
+
+
+def _analysis(data: str, frames: int, size: int, options: dict[str, Any]) -> Analysis | None:
+    if not options["analyze"]:
+        return None
+    from storm_edge.calibration.analysis import Analysis
+
+    how: dict[str, Any] = {"scheme": options["precision"] or "int8", "max_loss": options["max_loss"]}
+    if options["questions"] is not None:
+        how |= {"clips": options["questions"], "asked": _asked(data, frames, size)}
+    return Analysis(**how)
+
+
+def _scale(data: str, frames: int, size: int, clips: Clips) -> Scale:
+    """By the data's questions; a folder without questions is asked one that fits every video."""
+    from storm_edge.calibration.scaling import Scale, describe_all
+
+    if data == "demo" or any(Path(data).glob("*.jsonl")):
+        return Scale(_asked(data, frames, size))
+    return Scale(describe_all(clips))
+
+
+def _lines(folder: Path, report: dict[str, Any]) -> Iterator[str]:
+    """What a person wants to know of a calibration."""
     worst = min(report["tensors"], key=lambda tensor: report["tensors"][tensor]["int8_snr_db"])
-    say(
-        ctx,
+    yield (
         f"{folder}: {len(report['tensors'])} tensors in {report['samples']} clips, {report['frames']} different frames;"
-        f" hardest in int8: {worst}, whose rounding noise is {report['tensors'][worst]['int8_snr_db']} dB below it.",
+        f" hardest in int8: {worst}, whose rounding noise is {report['tensors'][worst]['int8_snr_db']} dB below it."
     )
+    if smoothing := report.get("smoothing"):
+        of = sum(norm["alpha"] is not None for norm in smoothing["norms"])
+        done = f"{of} of {len(smoothing['norms'])} norms smoothed" if smoothing["used"] else "nothing smoothed"
+        yield (
+            f"{done}: all layers in int8 put the visual tokens {smoothing['error_without']:.2%} off without smoothing,"
+            f" {smoothing['error_with']:.2%} with it."
+        )
+    if scaling := report.get("scaling"):
+        of = sum(group["alpha"] is not None for group in scaling["groups"])
+        done = f"{of} of {len(scaling['groups'])} groups of layers scaled" if scaling["used"] else "nothing scaled"
+        yield (
+            f"language model, {done}: int4 weights put the answers {scaling['divergence_without']:.3g} nats off without"
+            f" scaling, {scaling['divergence_with']:.3g} with it."
+        )
+    if found := report.get("sensitivity"):
+        kept = [layer["module"] for layer in found["layers"] if not layer["quantize"]]
+        last = found["layers"][-1]
+        yield (
+            f"{len(found['layers']) - len(kept)} of {len(found['layers'])} layers quantized,"
+            f" {found['chosen_share']:.1%} of the multiplications: {found['loss']} {found['chosen_loss']:.3g};"
+            f" most for its work costs {last['module']}, {last['loss']:.3g} alone (sensitivity.png shows all)."
+        )
+        if kept:
+            yield f"left in floating point: {', '.join(kept)}"
 
 
 def _clips(data: str, samples: int, frames: int, size: int) -> Clips:
     if data == "demo":
-        return lambda: islice(_demo_clips(frames, size), samples)
+        return lambda: islice((clip for clip, _ in _demo(frames, size)), samples)
     from storm_edge.calibration.samples import clips_of_folder, find_videos
 
     find_videos(Path(data))  # refuses a wrong folder before graphs are loaded
@@ -78,9 +176,18 @@ def _clips(data: str, samples: int, frames: int, size: int) -> Clips:
     return of_folder
 
 
-def _demo_clips(frames: int, size: int) -> Iterator[Frames]:
-    """The demo's training clips: those it is tested on stay unseen."""
+def _asked(data: str, frames: int, size: int) -> Asked:
+    if data == "demo":
+        return lambda: _demo(frames, size)
+    from storm_edge.calibration.samples import questions_of_folder
+
+    next(iter(questions_of_folder(Path(data), frames=frames, size=size)), None)  # refuses wrong lines early
+    return lambda: questions_of_folder(Path(data), frames=frames, size=size)
+
+
+def _demo(frames: int, size: int) -> Iterator[tuple[Frames, str]]:
+    """The demo's training clips with their questions: those it is tested on stay unseen."""
     from storm_edge.demo.dataset import samples
 
     for sample in samples(frames=frames, size=size, split="train"):
-        yield sample.frames
+        yield sample.frames, sample.question.text

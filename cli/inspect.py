@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, engines."""
+    """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, calibrations, engines."""
     from storm_edge.runtime.bundle import Bundle
 
     facts = describe(Bundle.open(bundle))
@@ -56,8 +56,24 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         },
         "operators": manifest.operators,
         "versions": manifest.versions,
+        "calibrations": _calibrations(bundle) or "none: storm calibrate",
         "engines": engines or "none: storm build",
     }
+
+
+def _calibrations(bundle: Bundle) -> dict[str, str]:
+    """What each calibration was made of, and how many layers it quantizes."""
+    from storm_edge.export.calibrated import calibration_names, find_calibration
+
+    described = {}
+    for name in calibration_names(bundle):
+        found = find_calibration(bundle, name)
+        layers = [layer.quantize for of_stage in found.layers.stages.values() for layer in of_stage.values()]
+        norms = sum(len(scales) for stage, scales in found.scales.items() if stage != "decoder")
+        described[name] = f"{found.method} of {found.samples} clips, {sum(layers)} of {len(layers)} layers quantized"
+        described[name] += f", {norms} norms smoothed" if norms else ""
+        described[name] += ", int4 weights scaled" if found.scales["decoder"] else ""
+    return described
 
 
 def _values(values: list[Any]) -> str:

@@ -82,9 +82,7 @@ class Asker:
 
     def __call__(self, frames: int, n: int, budgets: Iterable[Budget]) -> list[list[Result]]:
         """The answers to the first `n` test items, by budget; a budget that was asked for before is not asked again."""
-        import torch
-
-        from storm_edge.demo.training.answering import answers
+        from storm_edge.demo.training.answering import answers, encode
 
         wanted = list(budgets)
         missing = [b for b in wanted if (frames, n, b) not in self._known]
@@ -94,8 +92,7 @@ class Asker:
             seeds = range(begin, min(begin + batch, n))
             many = [make_sample(i, frames=frames, size=size, kind=TYPES[i % len(TYPES)]) for i in seeds]
             items = [demo_item(i, s) for i, s in zip(seeds, many, strict=True)]
-            with torch.no_grad():
-                mixed = self._model.mix(self._model.see(torch.stack([torch.from_numpy(s.frames) for s in many])))
+            mixed = encode(self._model, [s.frames for s in many])
             for b in missing:
                 visual = self._model.reduce(mixed, b.pool, b.side, b.sample)
                 said = answers(self._model, self._questioner, visual, [s.question for s in many])

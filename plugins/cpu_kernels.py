@@ -72,7 +72,7 @@ class CpuKernels:
 
 @contextmanager
 def without_cpu_kernels() -> Iterator[None]:
-    """PyTorch's own forms inside the block: what native kernels are verified against must not come from them."""
+    """PyTorch's own forms inside the block, on GPUs too: what native kernels are verified against."""
     token = _switched_off.set(True)
     try:
         yield
@@ -80,11 +80,16 @@ def without_cpu_kernels() -> Iterator[None]:
         _switched_off.reset(token)
 
 
+def switched_off() -> bool:
+    """Whether native kernels are not to be used here, those for GPUs neither."""
+    return _switched_off.get()
+
+
 def cpu_kernels() -> CpuKernels | None:
     """The kernels, or None where they are switched off or not built; raises OSError where they cannot be loaded."""
-    library = None if _switched_off.get() else find_library(CPU)
+    library = None if switched_off() else find_library(CPU)
     return None if library is None else _load(library)
 
 
 _load = cache(CpuKernels)
-_switched_off: ContextVar[bool] = ContextVar("storm_cpu_kernels_switched_off", default=False)
+_switched_off: ContextVar[bool] = ContextVar("storm_native_kernels_switched_off", default=False)

@@ -11,9 +11,13 @@ from storm_edge.plugins.op_schema import Schema
 
 
 def check_tensors(schema: Schema, tensors: Mapping[str, Tensor]) -> None:
-    """Raise TypeError or ValueError if the inputs' types or shapes are not the schema's."""
+    """Raise TypeError or ValueError if the inputs' types or shapes are not the schema's, or their devices differ."""
     schema.check_types({name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()})
     schema.check_shapes({name: tensor.shape for name, tensor in tensors.items()})
+    first, device = next((name, tensor.device) for name, tensor in tensors.items())
+    for name, tensor in tensors.items():
+        if tensor.device != device:
+            raise ValueError(f"{schema.qualified_name}: {name} must be on {device} like {first}, got {tensor.device}")
 
 
 def onnx_node(
@@ -44,3 +48,27 @@ def call_cpu_kernel(
     addresses = [tensor.data_ptr() for tensor in (*given, y, final_state)]
     kernel(str(given[0].dtype).removeprefix("torch."), sizes, reverse, addresses, torch.get_num_threads())
     return y, final_state
+
+
+def call_cuda_kernel(
+    kernel: Callable[[str, Sequence[int], bool, Sequence[int], int], None],
+    inputs: Sequence[Tensor],
+    sizes: Sequence[int],
+    outputs: Sequence[Tensor],
+    reverse: bool,
+    workspace_bytes: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Enqueue one of CudaKernels' functions on the tensors' device and its current stream; outputs as for the CPU.
+
+    Copies and workspace go back to PyTorch's allocator at once, which hands them out again in the order of the stream.
+    """
+    device = inputs[0].device
+    given = [tensor.contiguous() for tensor in inputs]
+    made = [torch.empty(like.shape, dtype=like.dtype, device=device) for like in outputs]
+    if workspace_bytes is not None:
+        made.append(torch.empty(workspace_bytes, dtype=torch.uint8, device=device))
+    addresses = [tensor.data_ptr() for tensor in (*given, *made)]
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        kernel(str(given[0].dtype).removeprefix("torch."), sizes, reverse, addresses, stream)
+    return made[0], made[1]

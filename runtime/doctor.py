@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from pathlib import Path
 
-from storm_edge.plugins import libraries
 from storm_edge.runtime.errors import EngineError
-from storm_edge.runtime.machine import Machine, probe
+from storm_edge.runtime.machine import Machine, installed_tensorrt, probe
+from storm_edge.runtime.native import OPERATORS, native_forms
 from storm_edge.runtime.sessions.onnxruntime import import_onnxruntime
 from storm_edge.runtime.targets import TARGETS
 
@@ -48,13 +49,11 @@ def examine() -> dict[str, dict[str, str]]:
 
 
 def operator_facts() -> dict[str, str]:
-    """The operators' forms: the function in every graph, and the native libraries that have been built."""
-    function = "ONNX function (runs on any engine)"
-    names = {"ONNX Runtime": libraries.ONNXRUNTIME, "TensorRT": libraries.TENSORRT, "CPU kernels": libraries.CPU}
-    built = {label: libraries.find_library(name) for label, name in names.items()}
-    return {"SelectiveScan": function, "CausalConv1d": function} | {
-        label: f"native: {path}" if path else "not built: make plugin" for label, path in built.items()
-    }
+    """The forms each operator has here, and the state of each native library."""
+    forms = native_forms()
+    anywhere = ["ONNX function", *(["PyTorch"] if importlib.util.find_spec("torch") else [])]
+    facts = {name: ", ".join([*anywhere, *(f.words for f in forms if name in f.operators)]) for name in OPERATORS}
+    return facts | {form.words: form.state for form in forms}
 
 
 def gpu_facts(machine: Machine) -> dict[str, str]:
@@ -103,7 +102,7 @@ def _providers() -> str:
 
 
 def _tensorrt(machine: Machine) -> str:
-    found = [f"Python package {name} {v}" for name in ("tensorrt", "tensorrt-rtx") if (v := _installed(name))]
+    found = [f"Python package {name} {v}" for name in ("tensorrt", "tensorrt_rtx") if (v := installed_tensorrt(name))]
     if machine.libnvinfer:
         found.append(f"libnvinfer {machine.libnvinfer}")
     hint = "; a virtual environment on a Jetson sees JetPack's with --system-site-packages" if machine.board else ""

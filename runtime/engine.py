@@ -16,6 +16,7 @@ from storm_edge.runtime.errors import EngineError, UsageError
 
 ENGINE_JSON = "engine.json"
 ENGINE_SCHEMA = 1
+SIMULATED = "-simulated"  # ends the name of an engine that stands in for another
 
 
 class CheckResult(BaseModel):
@@ -42,7 +43,11 @@ class Shapes(BaseModel):
 
 
 class EngineRecord(BaseModel):
-    """What engine.json says. `graphs` maps a stage to the file in the bundle that is run for it."""
+    """What engine.json says. `graphs` maps a stage to the file in the bundle that is run for it.
+
+    `state`: "prepared" graphs are not compiled; "compiled" ones are for GPUs that were not there, and nothing has run
+    them; "built" ones were verified where they run.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +56,7 @@ class EngineRecord(BaseModel):
     target: str
     precision: str
     llm_precision: str
-    state: Literal["prepared", "built"]
+    state: Literal["prepared", "compiled", "built"]
     bundle_sha256: str
     graphs: dict[Stage, str]
     files: dict[str, FileSpec]
@@ -60,8 +65,12 @@ class EngineRecord(BaseModel):
     verified: bool
     verification: list[CheckResult]
     calibration: str = ""  # of int8 and fp8: the name and hash of the ranges and layers
+    simulated: bool = False  # ONNX Runtime runs the quantized graphs of another engine as they are written
     # Of TensorRT engines: the package that runs them, what they were compiled of and for, and what that took.
     api: Literal["tensorrt", "tensorrt_rtx"] | None = None
+    llm_api: Literal["onnxruntime"] | None = None  # what runs the language model where it is not `api`
+    sms: list[int] = []
+    max_length: int | None = None  # tokens of the KV cache, where fewer than the model's
     key: str = ""
     prepared_key: str = ""
     prepared_graphs: dict[Stage, str] = {}
@@ -113,7 +122,7 @@ def choose_engine(bundle: Bundle, name: str | None, targets: tuple[str, ...]) ->
     if name is not None:
         return read_engine(bundle, name)
     found = [read_engine(bundle, p.parent.name) for p in _records(bundle)]
-    usable = [e for e in found if e.verified and e.state == "built" and e.target in targets]
+    usable = [e for e in found if e.verified and e.state == "built" and not e.simulated and e.target in targets]
     if not usable:
         have = f"its engines are {', '.join(e.name for e in found)}" if found else "it has no engines"
         raise EngineError(

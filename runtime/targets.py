@@ -184,7 +184,23 @@ def check_llm_precision(where: Target, precision: str | None, release: Release |
     """
     if precision is not None:
         require_llm_capable(where, precision, release)
+    elif release and not release.llm_tensorrt:
+        precision = "int4"
     return _built(where, precision, where.llm_status, "--llm-precision")
+
+
+def check_sms(where: Target, sms: tuple[int, ...]) -> None:
+    """Raise TargetError where `where` is not compiled for other GPUs than the one present, or not for these."""
+    if sms and where.engine != "tensorrt-rtx":
+        raise TargetError(
+            f"only TensorRT for RTX (target rtx) compiles for a GPU that is not there: leave --sm out, {where.name} is"
+            f" {f'always SM {where.sm}' if where.sm else 'none of its targets'}."
+        )
+    unknown = [sm for sm in sms if sm not in where.sms]
+    if unknown:
+        raise TargetError(
+            f"TensorRT for RTX does not compile for SM {unknown[0]}: choose among {', '.join(map(str, where.sms))}."
+        )
 
 
 def require_capable(where: Target, precision: str, sm: int | None = None) -> None:

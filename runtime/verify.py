@@ -18,9 +18,11 @@ from safetensors.numpy import load_file
 from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.engine import CheckResult, EngineRecord
 from storm_edge.runtime.errors import BundleError, EngineError, ParityError
+from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.sessions.base import to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from storm_edge.runtime.stages import Stages, flatten_visual
+from storm_edge.runtime.stages import Stages, flatten_visual, load_onnxruntime_decoder
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -81,7 +83,7 @@ def verify_prepared(bundle: Bundle, record: EngineRecord) -> list[CheckResult]:
     """Run what ONNX Runtime can of a prepared engine's graphs and compare it with the reference, never with each other.
 
     It has fp16 kernels on a CPU but no bf16 ones, and without function bodies it needs the native operators; a stage it
-    cannot load gives no rows.
+    cannot load gives no rows. Of the decoder that is one made for ONNX Runtime.
     """
     results: list[CheckResult] = []
     for stage, given, expected in (("vision", "frames", "tokens"), ("temporal", "tokens", "visual_tokens")):
@@ -98,6 +100,17 @@ def verify_prepared(bundle: Bundle, record: EngineRecord) -> list[CheckResult]:
             source = clip[given] if stage == "vision" else clip[given][None].astype(_NUMPY[record.precision])
             ours = session.run(**{given: source})[expected]
             results.extend(_compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
+    if record.llm_api == "onnxruntime" and "decoder" in record.graphs:
+        embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
+        try:
+            llm = load_onnxruntime_decoder(bundle, record, embedding)
+        except EngineError:
+            return results
+        for name in bundle.manifest.clips:
+            clip = _read_clip(bundle, name)
+            label = name.removeprefix("reference/").removesuffix(".safetensors")
+            limits = LIMITS[record.llm_precision]
+            results.extend(_check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
     return results
 
 
@@ -118,7 +131,9 @@ def _check_clip(stages: Stages, label: str, clip: Arrays, record: EngineRecord) 
     yield from _compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
     visual = stages.temporal(clip["tokens"])
     yield from _compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
-    yield from _check_decoder(stages, label, "decoder", clip, clip["visual_tokens"], LIMITS[record.llm_precision])
+    yield from _check_decoder(
+        stages.decoder, label, "decoder", clip, clip["visual_tokens"], LIMITS[record.llm_precision]
+    )
 
 
 def _check_chain(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
@@ -127,7 +142,7 @@ def _check_chain(stages: Stages, label: str, clip: Arrays, record: EngineRecord)
     yield from _compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
     # The decoder is given what the encoders made, so what they are allowed, it is.
     limits = _looser(LIMITS[record.precision], LIMITS[record.llm_precision])
-    yield from _check_decoder(stages, label, "chain decoder", clip, visual, limits)
+    yield from _check_decoder(stages.decoder, label, "chain decoder", clip, visual, limits)
 
 
 def _looser(a: Limits, b: Limits) -> Limits:
@@ -141,11 +156,10 @@ def _looser(a: Limits, b: Limits) -> Limits:
 
 
 def _check_decoder(
-    stages: Stages, label: str, stage: str, clip: Arrays, visual: NDArray[np.float32], limits: Limits
+    llm: LanguageModel, label: str, stage: str, clip: Arrays, visual: NDArray[np.float32], limits: Limits
 ) -> Iterator[CheckResult]:
     """Prefill the prompt, then feed the reference's tokens one by one and compare logits and choices at every step."""
     newline = int(clip["newline"][0]) if clip["newline"].size else None
-    llm = stages.decoder
     before, after = (llm.embed(clip[key].tolist()) for key in ("before", "after"))
     llm.rewind(0)
     rows = [llm.append(np.concatenate([before, flatten_visual(llm, visual, newline), after]))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -11,6 +13,12 @@ from storm_edge.demo.questions import Question
 from storm_edge.demo.training.batches import Questioner
 from storm_edge.demo.training.model import StormModel
 from storm_edge.runtime.evaluate import MAX_TOKENS
+
+
+@torch.no_grad()
+def encode(model: StormModel, clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    """Tokens behind the temporal layers (batch, T, N, D) of clips [T, H, W, 3] of one length."""
+    return model.mix(model.see(torch.stack([torch.from_numpy(clip) for clip in clips])))
 
 
 @torch.no_grad()

@@ -14,6 +14,10 @@ def build(
     bundle: Bundle, where: Target, options: BuildOptions, progress: Callable[[str], None] = lambda _: None
 ) -> EngineRecord:
     """Build an engine with the builder its target's engine kind asks for; see `build_cpu` and `build_tensorrt`."""
+    if options.simulate:
+        from storm_edge.export.build.simulated import build_simulated
+
+        return build_simulated(bundle, where, options, progress)
     if where.engine.startswith("tensorrt"):
         from storm_edge.export.build.tensorrt import build_tensorrt
 

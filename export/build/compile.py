@@ -14,11 +14,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from storm_edge.export.build.compile_job import CompileJob, CompileResult, Failure
+from storm_edge.plugins.libraries import build_command
 from storm_edge.runtime.errors import BuildError
 
 ADVICE: dict[Failure, str] = {
     "memory": "close other programs, lower --max-frames or --max-length, limit --workspace, or add swap",
-    "plugin": "build the operators' TensorRT plugin with `make plugin`, and check it with `storm doctor`",
+    "plugin": f"build the operators' TensorRT plugin with `{build_command()}`, and check it with `storm doctor`",
     "tactic": "this GPU has no kernel for the layer: choose another --precision, or report it with the layer's name",
     "type": "this GPU has no such type: choose another --precision",
     "unused input": "the engine would ignore that input and answer wrongly: use another TensorRT version",

@@ -93,9 +93,10 @@ def _configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
         path = Path(job.timing_cache)
         cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
-    if job.compute_capability is not None:  # TensorRT for RTX builds for GPUs it does not run on
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{job.compute_capability}"), 0)
+    if job.compute_capabilities:  # of TensorRT for RTX; without them it builds for the GPU it runs on
+        config.num_compute_capabilities = len(job.compute_capabilities)
+        for i, sm in enumerate(job.compute_capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), i)
     if hasattr(config, "progress_monitor"):
         config.progress_monitor = _make_monitor(trt)
     profile = builder.create_optimization_profile()

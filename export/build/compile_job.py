@@ -13,7 +13,7 @@ Failure = Literal["memory", "plugin", "tactic", "type", "unused input", "parse",
 
 
 class CompileJob(BaseModel):
-    """What to compile. `compute_capability` is the SM (89 for 8.9) where the API can build for another GPU."""
+    """What to compile. `compute_capabilities`: SMs (89 for 8.9) of GPUs that are not there; none: of this one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,7 +22,7 @@ class CompileJob(BaseModel):
     engine: str
     profiles: dict[str, Shapes]
     plugins: list[str] = []
-    compute_capability: int | None = None
+    compute_capabilities: list[int] = []
     workspace_bytes: int | None = None
     timing_cache: str | None = None
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 from collections.abc import Callable
 
 import onnx
 
-from storm_edge.export.build.prepare import INT4_KEPT, quantize_step
-from storm_edge.export.build.prepared import Step, prepared_graph
-from storm_edge.export.calibrated import find_calibration
+from storm_edge.export.build.onnxruntime import publish_onnxruntime
+from storm_edge.export.build.prepare import INT4_KEPT, quantize_step, smooth_steps
+from storm_edge.export.build.prepared import Step
+from storm_edge.export.calibrated import find_calibration, find_scaling
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.nbits_weights import Bits, nbits_weights
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle import STAGES, Bundle, FileSpec, Stage, to_json
-from storm_edge.runtime.engine import ENGINE_JSON, EngineRecord, engine_name
-from storm_edge.runtime.errors import ParityError
-from storm_edge.runtime.publish import lock, staging
+from storm_edge.runtime.bundle import STAGES, Bundle, Stage
+from storm_edge.runtime.engine import EngineRecord, engine_name
 from storm_edge.runtime.targets import check_llm_precision, check_precision, target
-from storm_edge.runtime.verify import require, verify
 
 TARGET = "cpu"
 _BITS: dict[str, Bits] = {"int8": 8, "int4": 4}
@@ -44,47 +40,27 @@ def build_cpu(
     """
     precision = check_precision(target(TARGET), precision)
     llm_precision = check_llm_precision(target(TARGET), llm_precision)
-    name = engine_name(TARGET, precision, llm_precision)
     ranges = find_calibration(bundle, calibration) if precision == "int8" else None
     wide: list[Step] = [] if bundle.manifest.dtype == "float32" else [("widen 1", widen)]
-    with lock(bundle.root / "engines"):
-        graphs: dict[Stage, str] = {}
-        files: dict[str, FileSpec] = {}
-        for stage in STAGES:
-            progress(f"prepare {stage}")
-            # CPUs multiply uint8 activations by int8 weights.
-            if stage == "decoder":
-                steps = [*wide, *_small_weights(llm_precision, int4_block)]
-            else:
-                steps = [*wide, quantize_step(ranges, stage, "uint8")] if ranges else wide
-            graphs[stage], made = prepared_graph(bundle, stage, name, steps)
-            files |= made
-        record = EngineRecord(
-            name=name,
-            target=TARGET,
-            precision=precision,
-            llm_precision=llm_precision,
-            state="built",
-            bundle_sha256=bundle.sha256,
-            graphs=graphs,
-            files=files,
-            versions={p: importlib.metadata.version(p) for p in ("storm-edge", "onnxruntime")},
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            verified=False,
-            verification=[],
-            calibration=f"{ranges.name} {ranges.sha256}" if ranges else "",
-        )
-        results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
-        try:
-            require(results, name)
-        except ParityError:
-            if not allow_mismatch:
-                raise
-        verified = all(r.passed for r in results)
-        record = record.model_copy(update={"verified": verified, "verification": results})
-        with staging(bundle.root / "engines" / name) as folder:
-            (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
-    return record
+    scaling = find_scaling(bundle, calibration) if llm_precision == "int4" else None
+    steps: dict[Stage, list[Step]] = {}
+    for stage in STAGES:
+        # CPUs multiply uint8 activations by int8 weights.
+        quantized = [quantize_step(ranges, stage, "uint8")] if ranges and stage != "decoder" else []
+        steps[stage] = [*wide, *smooth_steps(scaling if stage == "decoder" else ranges, stage), *quantized]
+    steps["decoder"] += _small_weights(llm_precision, int4_block)
+    return publish_onnxruntime(
+        bundle,
+        engine_name(TARGET, precision, llm_precision),
+        TARGET,
+        precision,
+        llm_precision,
+        steps,
+        calibration=ranges or scaling,
+        allow_mismatch=allow_mismatch,
+        threads=threads,
+        progress=progress,
+    )
 
 
 def _small_weights(precision: str, int4_block: int) -> list[Step]:

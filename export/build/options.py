@@ -19,16 +19,17 @@ FIRST_DECODER: Version = (10, 15)  # TensorScatter, RotaryEmbedding, RMSNormaliz
 class BuildOptions:
     """Options of `storm build`; None takes the target's or the bundle's default.
 
-    `tensorrt` is the version to prepare for ("10.3"), `sm` the GPU of a target with several, `max_frames` the most
-    frames of a clip, `max_length` the tokens of the KV cache, `calibration` the ranges for int8 and fp8,
-    `workspace_gib` the builder's scratch memory; `min_shapes`, `opt_shapes` and `max_shapes` replace those of the
-    optimization profiles by input name.
+    `tensorrt` is the version to prepare for ("10.3"), `sms` the compute capabilities that TensorRT for RTX compiles for
+    (none: this machine's), `max_frames` the most frames of a clip, `max_length` the tokens of the KV cache,
+    `calibration` the ranges for int8 and fp8, `workspace_gib` the builder's scratch memory; `min_shapes`, `opt_shapes`
+    and `max_shapes` replace those of the optimization profiles by input name. `simulate` makes an engine for this CPU
+    that computes what the target's integers stand for.
     """
 
     precision: str | None = None
     llm_precision: str | None = None
     tensorrt: str | None = None
-    sm: int | None = None
+    sms: tuple[int, ...] = ()
     stages: tuple[Stage, ...] = STAGES
     max_frames: int = 128
     max_length: int | None = None
@@ -39,6 +40,7 @@ class BuildOptions:
     opt_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     max_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     prepare_only: bool = False
+    simulate: bool = False
     allow_mismatch: bool = False
     threads: int | None = None
 
@@ -58,6 +60,15 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
     if unknown:
         raise UsageError(f"--stages: {', '.join(unknown)!r} is no stage: choose among {', '.join(STAGES)}.")
     return tuple(stage for stage in STAGES if stage in asked)
+
+
+def parse_sms(text: str | None) -> tuple[int, ...]:
+    """ "86,8.9" -> (86, 89); raises UsageError for what is no compute capability."""
+    parts = [part.strip().replace(".", "") for part in (text or "").split(",") if part.strip()]
+    wrong = [part for part in parts if not re.fullmatch(r"\d{2,3}", part)]
+    if wrong:
+        raise UsageError(f"--sm: {wrong[0]!r} is no compute capability: give them like 86,89,120.")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def abilities(version: Version) -> list[bool]:

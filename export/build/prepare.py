@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import onnx
 
 from storm_edge.export.build.options import FIRST_ATTENTION, FIRST_DECODER, FIRST_FUNCTIONS, BuildOptions, Version
 from storm_edge.export.build.prepared import Pass, Step, prepared_graph
-from storm_edge.export.calibrated import Calibration, find_calibration
+from storm_edge.export.calibrated import Calibration, find_calibration, find_scaling
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.drop_softmax_precision import drop_softmax_precision
+from storm_edge.export.passes.fuse_decoder import fuse_decoder
 from storm_edge.export.passes.int4_weights import int4_weights
 from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
+from storm_edge.export.passes.nbits_weights import nbits_weights
 from storm_edge.export.passes.pin_length import pin_length
 from storm_edge.export.passes.quantize import Scheme, quantize
+from storm_edge.export.passes.smooth import smooth
 from storm_edge.export.passes.strip_functions import strip_functions
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle import Bundle, FileSpec, Stage
+from storm_edge.runtime.bundle import STAGES, Bundle, FileSpec, Stage
 from storm_edge.runtime.config import DType
 from storm_edge.runtime.errors import BuildError, TargetError
 
@@ -37,27 +41,51 @@ QUANTIZED = ("int8", "fp8")
 
 
 def prepare(
-    bundle: Bundle, name: str, precision: str, llm_precision: str, version: Version, options: BuildOptions
+    bundle: Bundle,
+    name: str,
+    precision: str,
+    llm_precision: str,
+    version: Version,
+    options: BuildOptions,
+    *,
+    llm_api: Literal["onnxruntime"] | None = None,
 ) -> tuple[dict[Stage, str], dict[str, FileSpec]]:
     """Prepare the graphs of `options.stages` for the engine `name`; returns their paths and the files that were made.
 
-    `version` is TensorRT's; TensorRT for RTX counts as (10, 15). Raises TargetError where it cannot run a stage,
-    BuildError where int8 or fp8 lack a calibration.
+    `version` is TensorRT's; TensorRT for RTX counts as (10, 15); `llm_api` runs the decoder in its stead. Raises
+    TargetError where it cannot run a stage, BuildError where int8 or fp8 lack a calibration.
     """
     calibration = find_calibration(bundle, options.calibration) if precision in QUANTIZED else None
     graphs: dict[Stage, str] = {}
     files: dict[str, FileSpec] = {}
     for stage in options.stages:
-        if stage == "decoder":
+        if stage == "decoder" and llm_api == "onnxruntime":
+            steps = onnxruntime_decoder_steps(bundle, options)
+        elif stage == "decoder":
             steps = decoder_steps(bundle, llm_precision, version, options)
         else:
-            steps = _typed(bundle.manifest.dtype, _DTYPES[precision])
+            smoothed = smooth_steps(calibration, stage)
+            steps = _typed(bundle.manifest.dtype, _DTYPES[precision], smoothed)
             if calibration:
                 steps.append(quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8"))
             steps += encoder_steps(version)
         graphs[stage], made = prepared_graph(bundle, stage, name, steps)
         files |= made
     return graphs, files
+
+
+def smooth_steps(calibration: Calibration | None, stage: Stage) -> list[Step]:
+    """The pass that smooths a stage's norms by a calibration's scales; none where it has none."""
+    if calibration is None or not calibration.scales[stage]:
+        return []
+
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        try:
+            smooth(model, readers, calibration.scales[stage])
+        except ValueError as e:
+            raise BuildError(f"calibration {calibration.name}: {e}: repeat `storm calibrate`.") from e
+
+    return [(f"smooth 1 {calibration.sha256}", apply)]
 
 
 def quantize_step(calibration: Calibration, stage: Stage, scheme: Scheme) -> Step:
@@ -87,18 +115,12 @@ def decoder_steps(bundle: Bundle, precision: str, version: Version, options: Bui
     """The passes over the decoder; raises TargetError where TensorRT is too old for it."""
     if version < FIRST_DECODER:
         raise TargetError(
-            f"TensorRT {version[0]}.{version[1]} cannot run the language model (its operators start at 10.15):"
-            " run that in ONNX Runtime (`storm build --target cpu` on the device), and build the rest with"
-            " --stages vision,temporal."
+            f"TensorRT {version[0]}.{version[1]} cannot run the language model (its operators start at 10.15): install"
+            " TensorRT 10.15 or newer, or build the rest alone with --stages vision,temporal."
         )
-    length = options.max_length or bundle.config.llm.max_position_embeddings
-    if not 1 <= length <= bundle.config.llm.max_position_embeddings:
-        raise TargetError(
-            f"--max-length {length} is outside what the model was made for:"
-            f" give 1 to {bundle.config.llm.max_position_embeddings}."
-        )
+    length = _length(bundle, options)
     steps: list[Step] = [
-        *_typed(bundle.manifest.dtype, _DTYPES.get(precision, "bfloat16")),
+        *_typed(bundle.manifest.dtype, _DTYPES.get(precision, "bfloat16"), _scaling(bundle, precision, options)),
         ("drop softmax precision 1", _plainly(drop_softmax_precision)),
         (f"pin length 1 {length}", _plainly(lambda model: pin_length(model, LENGTH_AXIS, length))),
     ]
@@ -107,11 +129,66 @@ def decoder_steps(bundle: Bundle, precision: str, version: Version, options: Bui
     return steps
 
 
-def _typed(stored: DType, wanted: DType) -> list[Step]:
-    """From the bundle's type to an engine's; between two half types by way of fp32."""
+def onnxruntime_decoder_steps(bundle: Bundle, options: BuildOptions) -> list[Step]:
+    """The passes over a decoder of int4 weights that ONNX Runtime runs from 1.23 on, on a CPU and in CUDA."""
+    length = _length(bundle, options)
+
+    def fuse(model: onnx.ModelProto, _: dict[str, Reader]) -> None:
+        fuse_decoder(model, bundle.config.llm, length)
+
+    def shrink(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        nbits_weights(model, readers, 4, options.int4_block, in_8=INT4_KEPT)
+
+    return [
+        *_typed(bundle.manifest.dtype, "float16", _scaling(bundle, "int4", options)),
+        (f"nbits 3 4 {options.int4_block}", shrink),
+        (f"fuse decoder 1 {length}", fuse),
+    ]
+
+
+def simulated_steps(
+    bundle: Bundle, precision: str, llm_precision: str, calibration: Calibration | None, options: BuildOptions
+) -> dict[Stage, list[Step]]:
+    """The passes to graphs that ONNX Runtime's CPU runs with a TensorRT engine's quantized weights and activations.
+
+    What is not quantized is rounded as there, and computed in fp32.
+    """
+    made: dict[Stage, list[Step]] = {}
+    stored = bundle.manifest.dtype
+    for stage in STAGES:
+        if stage == "decoder":
+            scaling = _scaling(bundle, llm_precision, options)
+            steps = _typed(stored, _DTYPES.get(llm_precision, "bfloat16"), scaling)
+            if llm_precision == "int4":
+                steps.append((f"int4 1 {options.int4_block}", _int4(options.int4_block)))
+        else:
+            steps = _typed(stored, _DTYPES[precision], smooth_steps(calibration, stage))
+            if calibration:
+                steps.append(quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8"))
+        made[stage] = [*steps, ("widen 1", widen)]
+    return made
+
+
+def _scaling(bundle: Bundle, llm_precision: str, options: BuildOptions) -> list[Step]:
+    """The pass that scales a decoder of int4 weights, where a calibration has scales for it."""
+    return smooth_steps(find_scaling(bundle, options.calibration), "decoder") if llm_precision == "int4" else []
+
+
+def _length(bundle: Bundle, options: BuildOptions) -> int:
+    """Tokens of the KV cache; raises TargetError for more than the model was made for."""
+    most = bundle.config.llm.max_position_embeddings
+    length = options.max_length or most
+    if not 1 <= length <= most:
+        raise TargetError(f"--max-length {length} is outside what the model was made for: give 1 to {most}.")
+    return length
+
+
+def _typed(stored: DType, wanted: DType, between: Sequence[Step] = ()) -> list[Step]:
+    """From the bundle's type to an engine's; between two half types by way of fp32, in which `between` is applied."""
     if stored == wanted:
-        return []
+        return list(between)
     steps: list[Step] = [] if stored == "float32" else [("widen 1", widen)]
+    steps += between
     return steps if wanted == "float32" else [*steps, (f"narrow 1 {wanted}", _narrow(wanted))]
 
 

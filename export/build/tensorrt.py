@@ -1,7 +1,8 @@
 """Engines for TensorRT and TensorRT for RTX: prepare anywhere, compile on the machine they are for.
 
 engines/<name>/ holds engine.json and one `<stage>.engine` for every graph compiled. A build whose key (bundle, prepared
-graphs, versions, GPU, options) is that of the engine already there is not repeated.
+graphs, versions, GPU, options) is that of the engine already there is not repeated. TensorRT for RTX also compiles for
+GPUs that are not there; the machine that has one then verifies the engine without compiling it again.
 """
 
 from __future__ import annotations
@@ -14,186 +15,169 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storm_edge.export.build.compile import compile_graph
-from storm_edge.export.build.compile_job import Api, CompileJob
-from storm_edge.export.build.options import BuildOptions, abilities, parse_version
-from storm_edge.export.calibrated import find_calibration
+from storm_edge.export.build.compile_job import CompileJob
+from storm_edge.export.build.goal import Goal, device_command, require_installed, resolve
+from storm_edge.export.build.options import BuildOptions, abilities
+from storm_edge.export.build.profiles import profiles
+from storm_edge.export.calibrated import find_calibration, find_scaling
 from storm_edge.plugins.libraries import TENSORRT, find_library
-from storm_edge.runtime.bundle import Bundle, Stage, describe_file, to_json
-from storm_edge.runtime.engine import ENGINE_JSON, EngineRecord, Shapes, engine_name, read_engine
-from storm_edge.runtime.errors import EngineError, TargetError, UsageError
-from storm_edge.runtime.machine import Machine, probe
+from storm_edge.runtime.bundle import STAGES, Bundle, Stage, describe_file, to_json
+from storm_edge.runtime.engine import ENGINE_JSON, EngineRecord, read_engine
+from storm_edge.runtime.errors import BuildError, EngineError, TargetError, UsageError
+from storm_edge.runtime.machine import probe
 from storm_edge.runtime.publish import lock, staging
-from storm_edge.runtime.targets import Target, check_llm_precision, check_precision
+from storm_edge.runtime.targets import Target
 from storm_edge.runtime.verify import require, verify, verify_prepared
 
-CHUNK = 256  # tokens of one prefill step
-NEWEST = "10.16"  # prepared for where neither the machine nor the target's software says otherwise
-RTX_AS = "10.15"  # TensorRT for RTX has versions of its own; its parser knows what 10.15's does
 _TIMING_CACHE = "engines/timing.cache"
+Progress = Callable[[str], None]
 
 
 def build_tensorrt(
-    bundle: Bundle, where: Target, options: BuildOptions, progress: Callable[[str], None] = lambda _: None
+    bundle: Bundle, where: Target, options: BuildOptions, progress: Progress = lambda _: None
 ) -> EngineRecord:
     """Prepare the graphs, compile them if this machine is the target, verify and publish.
 
-    Returns the record, of state "prepared" where this machine is not the target and `options.prepare_only`. Raises
-    TargetError for what the target cannot do, or with the command to run on the device; BuildError; ParityError.
+    Returns the record: of state "prepared" where `options.prepare_only`, "compiled" where `options.sms` names only GPUs
+    that are not here. Raises TargetError for what the target cannot do, or with the command to run on the device;
+    BuildError; ParityError.
     """
-    machine = probe()
-    present = machine.gpus[0].sm if machine.gpus and where.name in machine.targets else None
-    precision = check_precision(where, options.precision, options.sm or present)
-    llm_precision = check_llm_precision(where, options.llm_precision)
-    api: Api = "tensorrt_rtx" if where.engine == "tensorrt-rtx" else "tensorrt"
-    here = where.name in machine.targets
-    version = RTX_AS if api == "tensorrt_rtx" else options.tensorrt or _installed(api, here) or NEWEST
-    name = engine_name(where.name, precision, llm_precision)
-    ranges = find_calibration(bundle, options.calibration) if precision in ("int8", "fp8") else None
-    calibration = f"{ranges.name} {ranges.sha256}" if ranges else ""
+    goal = resolve(where, options, probe())
     with lock(bundle.root / "engines"):
-        prepared_key = _hash(
-            [
-                bundle.sha256,
-                precision,
-                llm_precision,
-                calibration,
-                abilities(parse_version(version)),
-                *_prepared_options(options),
-            ]
-        )
-        record = _prepared(bundle, name, prepared_key)
-        if record is None:
-            progress("prepare")
-            from storm_edge.export.build.prepare import prepare  # onnx, which a device need not have
-
-            graphs, files = prepare(bundle, name, precision, llm_precision, parse_version(version), options)
-            record = EngineRecord(
-                name=name,
-                target=where.name,
-                precision=precision,
-                llm_precision=llm_precision,
-                state="prepared",
-                bundle_sha256=bundle.sha256,
-                graphs=graphs,
-                files=files,
-                versions={"storm-edge": importlib.metadata.version("storm-edge"), "tensorrt": version},
-                created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                verified=False,
-                verification=[],
-                calibration=calibration,
-                key=prepared_key,
-                api=api,
-                profiles=profiles(bundle, options),
-            )
-            progress("verify the prepared graphs in ONNX Runtime")
-            results = verify_prepared(bundle, record)
-            if not options.allow_mismatch:
-                require(results, name)
-            record = record.model_copy(update={"verification": results})
-            _publish(bundle, record)
+        record = _prepare(bundle, goal, options, progress)
         if options.prepare_only:
             return record
-        if not here:
+        if not goal.sms:
+            here = "compile here for another machine's GPU with --sm 86,89,120 for instance, or "
             raise TargetError(
-                f"prepared {name}, but this machine is no {where.name}: copy {bundle.root} to one and run"
-                f" `storm build {bundle.root} --target {where.name} --precision {precision}"
-                f" --llm-precision {llm_precision}` there (--prepare-only ends here without an error)."
+                f"prepared {goal.name}, but this machine is no {where.name}:"
+                f" {here if goal.api == 'tensorrt_rtx' else ''}copy {bundle.root} to one and run"
+                f" `{device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
             )
-        return _compile_and_verify(bundle, record, machine, options, progress)
+        return _compile(bundle, record, goal, options, progress)
 
 
-def profiles(bundle: Bundle, options: BuildOptions) -> dict[Stage, dict[str, Shapes]]:
-    """Optimization profiles by stage and input: up to 16 frames a vision batch, `max_frames` a clip, CHUNK tokens."""
-    config = bundle.config
-    side, k, width = config.vision.image_size, config.reduction.temporal_pool, config.llm.hidden_size
-    longest = options.max_frames // k * k
-    if longest < k:
-        raise UsageError(f"--max-frames {options.max_frames} is less than the {k} frames that are pooled: give more.")
-    clip = [1, min(32 // k * k or k, longest), config.tokens_per_frame, width]
-    made: dict[Stage, dict[str, Shapes]] = {
-        "vision": {"frames": Shapes(min=[1, side, side, 3], opt=[8, side, side, 3], max=[16, side, side, 3])},
-        "temporal": {"tokens": Shapes(min=[1, k, *clip[2:]], opt=clip, max=[1, longest, *clip[2:]])},
-        # Most steps decode one token; a prefill step is long enough to be efficient anyway.
-        "decoder": {
-            "inputs_embeds": Shapes(min=[1, 1, width], opt=[1, 1, width], max=[1, CHUNK, width]),
-            "position_ids": Shapes(min=[1, 1], opt=[1, 1], max=[1, CHUNK]),
-        },
-    }
-    asked = {"min": dict(options.min_shapes), "opt": dict(options.opt_shapes), "max": dict(options.max_shapes)}
-    known = {name for inputs in made.values() for name in inputs}
-    unknown = {name for shapes in asked.values() for name in shapes} - known
-    if unknown:
-        raise UsageError(
-            f"no graph has a dynamic input {', '.join(sorted(unknown))}: choose {', '.join(sorted(known))}."
-        )
-    return {stage: {n: _overridden(n, x, asked) for n, x in made[stage].items()} for stage in options.stages}
-
-
-def _overridden(name: str, shapes: Shapes, asked: dict[str, dict[str, tuple[int, ...]]]) -> Shapes:
-    """A profile with the shapes asked for; raises UsageError where they do not grow from min over opt to max."""
-    sizes = shapes.model_dump() | {kind: list(given[name]) for kind, given in asked.items() if name in given}
-    columns = list(zip(*sizes.values(), strict=False))
-    if len({len(shape) for shape in sizes.values()}) > 1 or any(list(c) != sorted(c) for c in columns):
-        raise UsageError(
-            f"the profile of {name} is min {sizes['min']}, opt {sizes['opt']}, max {sizes['max']}: let it grow."
-        )
-    return Shapes(**sizes)
-
-
-def _compile_and_verify(
-    bundle: Bundle, prepared: EngineRecord, machine: Machine, options: BuildOptions, progress: Callable[[str], None]
-) -> EngineRecord:
-    assert prepared.api is not None
-    installed = _installed(prepared.api, required=True)
-    assert installed is not None
-    plugin = find_library(TENSORRT)
-    key = _hash(
-        [
-            prepared.key,
-            installed,
-            describe_file(plugin).sha256 if plugin else None,
-            [[gpu.name, gpu.sm] for gpu in machine.gpus],
-            options.workspace_gib,
-        ]
-    )
-    found = _existing(bundle, prepared.name)
-    if found is not None and found.state == "built" and found.key == key:
-        progress("unchanged")
+def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progress) -> EngineRecord:
+    """The record of the prepared graphs, which are made and checked where they are not there yet."""
+    ranges = find_calibration(bundle, options.calibration) if goal.precision in ("int8", "fp8") else None
+    if ranges is None and goal.llm_precision == "int4":
+        ranges = find_scaling(bundle, options.calibration)
+    calibration = f"{ranges.name} {ranges.sha256}" if ranges else ""
+    shapes = [options.min_shapes, options.opt_shapes, options.max_shapes]
+    made_of: list[object] = [bundle.sha256, goal.precision, goal.llm_precision, goal.llm_api, calibration]
+    made_of += [abilities(goal.parsed_version), options.stages, options.max_frames, options.max_length]
+    key = _hash([*made_of, options.int4_block, shapes])
+    found = _prepared_before(bundle, goal.name, key)
+    if found is not None:
         return found
+    progress("prepare")
+    try:
+        from storm_edge.export.build.prepare import prepare  # onnx, which a device need not have
+    except ImportError as e:
+        raise BuildError(
+            f"{bundle.root} holds no graphs prepared for {goal.name} with these options, and {e.name}, which prepares"
+            f" them, is not installed: prepare on a workstation with `{device_command(bundle, goal, options)}"
+            " --prepare-only`, or pip install onnx."
+        ) from e
+
+    graphs, files = prepare(
+        bundle, goal.name, goal.precision, goal.llm_precision, goal.parsed_version, options, llm_api=goal.llm_api
+    )
+    record = EngineRecord(
+        name=goal.name,
+        target=goal.where.name,
+        precision=goal.precision,
+        llm_precision=goal.llm_precision,
+        state="prepared",
+        bundle_sha256=bundle.sha256,
+        graphs=graphs,
+        files=files,
+        versions={"storm-edge": importlib.metadata.version("storm-edge"), "tensorrt": goal.version},
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        verified=False,
+        verification=[],
+        calibration=calibration,
+        key=key,
+        api=goal.api,
+        llm_api=goal.llm_api,
+        max_length=options.max_length,
+        profiles=profiles(bundle, options),
+    )
+    progress("verify the prepared graphs in ONNX Runtime")
+    results = verify_prepared(bundle, record)
+    if not options.allow_mismatch:
+        require(results, goal.name)
+    record = record.model_copy(update={"verification": results})
+    with staging(bundle.root / "engines" / record.name) as folder:
+        (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
+    return record
+
+
+def _compile(
+    bundle: Bundle, prepared: EngineRecord, goal: Goal, options: BuildOptions, progress: Progress
+) -> EngineRecord:
+    """Compile what is not compiled yet, and verify it if its GPU is here."""
+    installed = require_installed(goal.api)
+    plugin = find_library(TENSORRT)
+    # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
+    gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.api == "tensorrt" else []
+    key = _hash([prepared.key, installed, _sha256(plugin), gpus, options.workspace_gib])
+    found = _existing(bundle, prepared.name)
+    if found is not None and found.key == key and set(goal.sms) <= set(found.sms):
+        if found.state == "built" or not goal.here or set(found.graphs) != set(STAGES):
+            progress("unchanged")
+            return found
+        return _verify_compiled(bundle, found, options, progress)
     with staging(bundle.root / "engines" / prepared.name) as folder:
         staged = folder.relative_to(bundle.root.absolute()).as_posix()
+        by_tensorrt = [stage for stage in prepared.graphs if stage != "decoder" or prepared.llm_api is None]
         seconds: dict[Stage, float] = {}
-        peak = 0
-        for stage, graph in prepared.graphs.items():
-            result = compile_graph(_job(bundle, prepared, stage, graph, folder, plugin, options), progress)
-            seconds[stage], peak = result.seconds, max(peak, result.peak_memory_bytes)
+        peak, version = 0, installed
+        for stage in by_tensorrt:
+            result = compile_graph(_job(bundle, prepared, stage, folder, plugin, goal, options), progress)
+            seconds[stage], peak, version = result.seconds, max(peak, result.peak_memory_bytes), result.version
+        names: dict[Stage, str] = {stage: f"engines/{prepared.name}/{stage}.engine" for stage in by_tensorrt}
         record = prepared.model_copy(
             update={
-                "state": "built",
+                "state": "compiled",
                 "key": key,
-                "graphs": {stage: f"{staged}/{stage}.engine" for stage in prepared.graphs},
-                "versions": prepared.versions | {"tensorrt": installed},
-                "plugin_sha256": describe_file(plugin).sha256 if plugin else None,
+                "sms": list(goal.sms),
+                "graphs": prepared.graphs | names,
+                "files": prepared.files | {name: describe_file(folder / Path(name).name) for name in names.values()},
+                "versions": prepared.versions | {"tensorrt": version},
+                "plugin_sha256": _sha256(plugin),
                 "prepared_key": prepared.key,
                 "prepared_graphs": prepared.graphs,
                 "build_seconds": seconds,
                 "peak_memory_bytes": peak,
             }
         )
-        results = verify(bundle, record, threads=options.threads, progress=progress)
-        if not options.allow_mismatch:
-            require(results, prepared.name)
-        names: dict[Stage, str] = {stage: f"engines/{prepared.name}/{stage}.engine" for stage in prepared.graphs}
-        made = {names[stage]: describe_file(folder / f"{stage}.engine") for stage in names}
-        record = record.model_copy(
-            update={
-                "graphs": names,
-                "files": prepared.files | made,
-                "verified": all(r.passed for r in results),
-                "verification": results,
-            }
-        )
+        if goal.here and set(record.graphs) == set(STAGES):  # a part of a model cannot be run
+            here: dict[Stage, str] = {stage: f"{staged}/{stage}.engine" for stage in by_tensorrt}
+            record = _verified(bundle, record, record.graphs | here, options, progress)
         (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
+    return record
+
+
+def _verified(
+    bundle: Bundle, record: EngineRecord, graphs: dict[Stage, str], options: BuildOptions, progress: Progress
+) -> EngineRecord:
+    """The record of a compiled engine, whose files are `graphs` now, after running it; raises ParityError."""
+    running = record.model_copy(update={"state": "built", "graphs": graphs})
+    results = verify(bundle, running, threads=options.threads, progress=progress)
+    if not options.allow_mismatch:
+        require(results, record.name)
+    passed = all(r.passed for r in results)
+    return record.model_copy(update={"state": "built", "verified": passed, "verification": results})
+
+
+def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions, progress: Progress) -> EngineRecord:
+    """Verify an engine that was compiled on a machine without its GPU, and say so in its record."""
+    record = _verified(bundle, found, found.graphs, options, progress)
+    path = bundle.path(f"engines/{record.name}/{ENGINE_JSON}")
+    partial = path.with_suffix(".partial")
+    partial.write_text(to_json(record), encoding="utf-8")
+    partial.replace(path)
     return record
 
 
@@ -201,30 +185,30 @@ def _job(
     bundle: Bundle,
     record: EngineRecord,
     stage: Stage,
-    graph: str,
     folder: Path,
     plugin: Path | None,
+    goal: Goal,
     options: BuildOptions,
 ) -> CompileJob:
-    assert record.api is not None
     return CompileJob(
-        api=record.api,
-        graph=str(bundle.path(graph)),
+        api=goal.api,
+        graph=str(bundle.path(record.graphs[stage])),
         engine=str(folder / f"{stage}.engine"),
         profiles=record.profiles[stage],
         plugins=[str(plugin)] if plugin and stage == "temporal" else [],
+        compute_capabilities=list(options.sms),
         workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * 2**30),
-        timing_cache=str(bundle.root / _TIMING_CACHE),
+        # Timings of a GPU that is not here are not to be had.
+        timing_cache=str(bundle.root / _TIMING_CACHE) if goal.here else None,
     )
-
-
-def _prepared_options(options: BuildOptions) -> list[object]:
-    shapes = [options.min_shapes, options.opt_shapes, options.max_shapes]
-    return [options.stages, options.max_frames, options.max_length, options.int4_block, shapes]
 
 
 def _hash(made_of: list[object]) -> str:
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+
+def _sha256(plugin: Path | None) -> str | None:
+    return describe_file(plugin).sha256 if plugin else None
 
 
 def _existing(bundle: Bundle, name: str) -> EngineRecord | None:
@@ -234,34 +218,12 @@ def _existing(bundle: Bundle, name: str) -> EngineRecord | None:
         return None
 
 
-def _prepared(bundle: Bundle, name: str, key: str) -> EngineRecord | None:
-    """The prepared form of an engine, if it was prepared in the same way: of a built one too, whose graphs are kept."""
+def _prepared_before(bundle: Bundle, name: str, key: str) -> EngineRecord | None:
+    """The prepared form of an engine, if it was prepared in the same way; a compiled one keeps its prepared graphs."""
     found = _existing(bundle, name)
-    if found is None:
+    if found is None or found.state == "prepared":
+        return found if found is not None and found.key == key else None
+    if found.prepared_key != key:
         return None
-    if found.state == "built" and found.prepared_key == key:
-        return found.model_copy(
-            update={
-                "state": "prepared",
-                "key": key,
-                "graphs": found.prepared_graphs,
-                "verified": False,
-                "verification": [],
-            }
-        )
-    return found if found.state == "prepared" and found.key == key else None
-
-
-def _publish(bundle: Bundle, record: EngineRecord) -> None:
-    with staging(bundle.root / "engines" / record.name) as folder:
-        (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
-
-
-def _installed(api: Api, required: bool) -> str | None:
-    """The version of an installed TensorRT package; TargetError where it is `required` and missing."""
-    try:
-        return importlib.metadata.version(api)
-    except importlib.metadata.PackageNotFoundError:
-        if required:
-            raise TargetError(f"this machine is the target, but {api} is not installed: see docs/jetson.md.") from None
-        return None
+    earlier = {"state": "prepared", "key": key, "graphs": found.prepared_graphs, "sms": []}
+    return found.model_copy(update=earlier | {"verified": False, "verification": []})

@@ -9,7 +9,7 @@ A tensor that several layers read is quantized once. Weights are stored quantize
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ml_dtypes
@@ -53,9 +53,21 @@ def linear_layers(model: onnx.ModelProto) -> list[Linear]:
         if weight is None or weight.data_type not in _FLOATS or len(weight.dims) != 2 or node.name in kept:
             continue
         rows, columns = weight.dims
-        module = _module(node, readers, tensors)
-        found.append(Linear(node.name, node.input[0], weight.name, (rows, columns), module))
-    return found
+        found.append(Linear(node.name, node.input[0], weight.name, (rows, columns), _module(node, readers, tensors)))
+    return _name_mixers(found, graph)
+
+
+def _name_mixers(layers: list[Linear], graph: onnx.GraphProto) -> list[Linear]:
+    """Mamba's linear layers have no bias to know them by; in_proj alone reads a norm, and out_proj follows it."""
+    if not any(node.op_type == selective_scan.NAME for node in graph.node):
+        return layers
+    norms = {node.output[0] for node in graph.node if node.op_type == "LayerNormalization"}
+    named: list[Linear] = []
+    for layer in layers:
+        done = len(named) // 2
+        part = "in_proj" if layer.input in norms else "out_proj"
+        named.append(replace(layer, module=f"layers.{done}.mixer.{part}"))
+    return named
 
 
 def quantize(
@@ -73,6 +85,8 @@ def quantize(
     layers = {layer.node: layer for layer in linear_layers(model)}
     if unknown := sorted(set(chosen) - set(layers)):
         raise ValueError(f"{unknown[0]} is no linear layer that can be quantized")
+    if missing := sorted({layers[name].input for name in chosen} - set(ranges)):
+        raise ValueError(f"no range of {missing[0]} is known")
     graph = model.graph
     tensors = {t.name: t for t in graph.initializer}
     made: set[str] = set()

@@ -43,6 +43,13 @@ def compose_decoder(config: LanguageConfig, weights: Weights, dtype: DType) -> S
     return _Composer(config, weights, dtype).compose()
 
 
+def inverse_frequencies(config: LanguageConfig) -> Array:
+    """float32 [head / 2]: radians that each pair of a head's values turns from one position to the next."""
+    steps = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequencies: Array = (1.0 / np.power(np.float32(config.rope_theta), steps)).astype(np.float32)
+    return frequencies
+
+
 class _Composer:
     """Collects nodes and initializers; a node's first output carries the node's name."""
 
@@ -84,10 +91,7 @@ class _Composer:
 
     def rotary_tables(self) -> tuple[str, str]:
         """cos, sin: T[1, S, head / 2], from angles in float32 whatever T is."""
-        dim = self.config.head_dim
-        steps = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-        inv_freq = (1.0 / np.power(np.float32(self.config.rope_theta), steps)).astype(np.float32)  # (head / 2)
-        self.constant("rotary.inv_freq", inv_freq)
+        self.constant("rotary.inv_freq", inverse_frequencies(self.config))
         self.constant("rotary.axes", np.array([2]))
         position = self.node("Cast", "rotary.position", ["position_ids"], to=TensorProto.FLOAT)  # (1, S)
         column = self.node("Unsqueeze", "rotary.column", [position, "rotary.axes"])  # (1, S, 1)

@@ -1,4 +1,4 @@
-"""`storm::CausalConv1d` in PyTorch: readable sums, and the native CPU kernel in their place where that is built."""
+"""`storm::CausalConv1d` in PyTorch: readable sums, and the native kernels in their place where they are built."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from storm_edge.plugins import cpu_kernels as cpu
+from storm_edge.plugins import cuda_kernels as cuda
 from storm_edge.plugins.causal_conv1d.op import INPUTS, SCHEMA
-from storm_edge.plugins.cpu_kernels import MAXIMUM_WIDTH, cpu_kernels
-from storm_edge.plugins.torch_common import call_cpu_kernel, check_tensors, onnx_node
+from storm_edge.plugins.torch_common import call_cpu_kernel, call_cuda_kernel, check_tensors, onnx_node
 
 
 def causal_conv1d(
@@ -41,9 +42,11 @@ def _causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor, initial_state: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     sizes = (*x.shape, weight.shape[1])
-    if x.device.type == "cpu" and sizes[3] <= MAXIMUM_WIDTH and (kernels := cpu_kernels()):
-        inputs = (x, weight, bias, initial_state)
-        return call_cpu_kernel(kernels.causal_conv1d, inputs, sizes, (x, initial_state), reverse)
+    inputs, outputs = (x, weight, bias, initial_state), (x, initial_state)
+    if x.device.type == "cpu" and sizes[3] <= cpu.MAXIMUM_WIDTH and (on_cpu := cpu.cpu_kernels()):
+        return call_cpu_kernel(on_cpu.causal_conv1d, inputs, sizes, outputs, reverse)
+    if x.device.type == "cuda" and (on_cuda := cuda.cuda_kernels()):
+        return call_cuda_kernel(on_cuda.causal_conv1d, inputs, sizes, outputs, reverse)
     return convolve_tap_by_tap(x, weight, bias, initial_state, reverse)
 
 

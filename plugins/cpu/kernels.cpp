@@ -33,15 +33,13 @@ static Vector silu_of(Vector x) { return silu(x); }
 static Vector exp2_of(Vector x) { return exp2_approx(x); }
 
 static float exp2_pace(const float* b, int64_t count, int64_t rounds) {
-  Vector sums[4] = {Vector(0.0f), Vector(0.0f), Vector(0.0f), Vector(0.0f)};
+  Wide sum(0.0f);
   for (int64_t round = 0; round < rounds; ++round) {
-    const Vector a(1.0f / static_cast<float>(1 + round % 64));
-    for (int64_t i = 0; i + 4 * kWidth <= count; i += 4 * kWidth) {
-      for (int64_t j = 0; j < 4; ++j) sums[j] = sums[j] + exp2_product(a, load(b + i + j * kWidth));
-    }
+    const Wide a(1.0f / static_cast<float>(1 + round % 64));
+    for (int64_t i = 0; i < count; i += kWideWidth) sum = sum + exp2_product(a, load_wide(b + i, count - i));
   }
   float lanes[kWidth], total = 0.0f;
-  store(lanes, (sums[0] + sums[1]) + (sums[2] + sums[3]));
+  store(lanes, sum.low + sum.high);
   for (int64_t lane = 0; lane < kWidth; ++lane) total += lanes[lane];
   return total;
 }

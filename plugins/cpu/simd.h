@@ -94,6 +94,10 @@ STORM_INLINE Vector min(Vector a, Vector b) {
 #endif
 
 STORM_INLINE Vector abs(Vector a) { return floats_of(bits_of(a.raw) & 0x7fffffff); }
+STORM_INLINE Vector minus_abs(Vector a) { return floats_of(bits_of(a.raw) | static_cast<int32_t>(0x80000000)); }
+
+// v * 2^k, where k lies in the low bits of `shifted`.
+STORM_INLINE Vector scaled(Vector v, Vector shifted) { return floats_of(bits_of(v.raw) + (bits_of(shifted.raw) << 23)); }
 
 // Whether every lane of a is at most b's; false where a lane is NaN.
 STORM_INLINE bool all_at_most(Vector a, Vector b) {
@@ -198,17 +202,107 @@ STORM_INLINE void store_some(T* to, Vector v, int64_t count) {
   std::memcpy(to, lanes, static_cast<size_t>(count) * sizeof(T));
 }
 
-// ---- functions ----
+// ---- vectors side by side ----
+
+// What is done to one does not wait for what is done to the other, which keeps the multiply-add units busier: on Zen 3 the
+// recurrence takes an eighth less time so. V is Vector.
+template <typename V>
+struct Twice {
+  V low;
+  V high;
+
+  STORM_INLINE Twice(V low, V high) : low(low), high(high) {}
+  STORM_INLINE explicit Twice(float value) : low(value), high(value) {}
+};
+
+template <typename V>
+STORM_INLINE Twice<V> operator+(Twice<V> a, Twice<V> b) {
+  return {a.low + b.low, a.high + b.high};
+}
+template <typename V>
+STORM_INLINE Twice<V> operator-(Twice<V> a, Twice<V> b) {
+  return {a.low - b.low, a.high - b.high};
+}
+template <typename V>
+STORM_INLINE Twice<V> operator*(Twice<V> a, Twice<V> b) {
+  return {a.low * b.low, a.high * b.high};
+}
+template <typename V>
+STORM_INLINE Twice<V> operator/(Twice<V> a, Twice<V> b) {
+  return {a.low / b.low, a.high / b.high};
+}
+template <typename V>
+STORM_INLINE Twice<V> fused(Twice<V> a, Twice<V> b, Twice<V> c) {
+  return {fused(a.low, b.low, c.low), fused(a.high, b.high, c.high)};
+}
+template <typename V>
+STORM_INLINE Twice<V> max(Twice<V> a, Twice<V> b) {
+  return {max(a.low, b.low), max(a.high, b.high)};
+}
+template <typename V>
+STORM_INLINE Twice<V> min(Twice<V> a, Twice<V> b) {
+  return {min(a.low, b.low), min(a.high, b.high)};
+}
+template <typename V>
+STORM_INLINE Twice<V> abs(Twice<V> a) {
+  return {abs(a.low), abs(a.high)};
+}
+template <typename V>
+STORM_INLINE Twice<V> minus_abs(Twice<V> a) {
+  return {minus_abs(a.low), minus_abs(a.high)};
+}
+template <typename V>
+STORM_INLINE Twice<V> scaled(Twice<V> v, Twice<V> shifted) {
+  return {scaled(v.low, shifted.low), scaled(v.high, shifted.high)};
+}
+template <typename V>
+STORM_INLINE bool all_at_most(Twice<V> a, Twice<V> b) {
+  return all_at_most(a.low, b.low) && all_at_most(a.high, b.high);
+}
+
+using Wide = Twice<Vector>;
+constexpr int64_t kWideWidth = 2 * kWidth;
+
+template <typename T>
+STORM_INLINE Wide load_wide(const T* from) {
+  return {load(from), load(from + kWidth)};
+}
+
+template <typename T>
+STORM_INLINE void store_wide(T* to, Wide v) {
+  store(to, v.low);
+  store(to + kWidth, v.high);
+}
+
+// The first `count` lanes; the others are 0.
+template <typename T>
+STORM_INLINE Wide load_wide(const T* from, int64_t count) {
+  if (count >= kWideWidth) return load_wide(from);
+  T lanes[kWideWidth] = {};
+  std::memcpy(lanes, from, static_cast<size_t>(count) * sizeof(T));
+  return load_wide(lanes);
+}
+
+template <typename T>
+STORM_INLINE void store_wide(T* to, Wide v, int64_t count) {
+  if (count >= kWideWidth) return store_wide(to, v);
+  T lanes[kWideWidth];
+  store_wide(lanes, v);
+  std::memcpy(to, lanes, static_cast<size_t>(count) * sizeof(T));
+}
+
+// ---- functions; V is Vector or Wide ----
 
 // 2^fraction * 2^k for a fraction in [-0.5, 0.5], where k lies in the low bits of `rounded`.
-STORM_INLINE Vector scaled_exp2(Vector fraction, Vector rounded) {
+template <typename V>
+STORM_INLINE V scaled_exp2(V fraction, V rounded) {
   // Minimax for the relative error (9e-8) with the constant term fixed at 1, so that 2^0 is exact.
-  Vector p = fused(Vector(0.00132647273f), fraction, Vector(0.00967151299f));
-  p = fused(p, fraction, Vector(0.0555073358f));
-  p = fused(p, fraction, Vector(0.240222424f));
-  p = fused(p, fraction, Vector(0.693147004f));
-  p = fused(p, fraction, Vector(1.0f));
-  return floats_of(bits_of(p.raw) + (bits_of(rounded.raw) << 23));
+  V p = fused(V(0.00132647273f), fraction, V(0.00967151299f));
+  p = fused(p, fraction, V(0.0555073358f));
+  p = fused(p, fraction, V(0.240222424f));
+  p = fused(p, fraction, V(0.693147004f));
+  p = fused(p, fraction, V(1.0f));
+  return scaled(p, rounded);
 }
 
 // Adding it rounds to an integer, which then lies in the low bits.
@@ -216,33 +310,44 @@ constexpr float kRoundingShift = 0x1.8p23f;
 
 // 2^(a * b) for |a * b| <= 126, relative error below 2e-7; the product is not rounded. Without the limits that exp2_approx
 // observes it is a third faster.
-STORM_INLINE Vector exp2_product(Vector a, Vector b) {
-  const Vector rounded = fused(a, b, Vector(kRoundingShift));
-  return scaled_exp2(fused(a, b, Vector(kRoundingShift) - rounded), rounded);
+template <typename V>
+STORM_INLINE V exp2_product(V a, V b) {
+  const V rounded = fused(a, b, V(kRoundingShift));
+  return scaled_exp2(fused(a, b, V(kRoundingShift) - rounded), rounded);
 }
 
 // 2^x, relative error below 2e-7; 2^-126 below -126, infinity from 128 on.
-STORM_INLINE Vector exp2_approx(Vector x) {
-  x = min(Vector(128.0f), max(Vector(-126.0f), x));  // in this order a NaN stays one
-  const Vector rounded = x + Vector(kRoundingShift);
-  return scaled_exp2(x - (rounded - Vector(kRoundingShift)), rounded);
+template <typename V>
+STORM_INLINE V exp2_approx(V x) {
+  x = min(V(128.0f), max(V(-126.0f), x));  // in this order a NaN stays one
+  const V rounded = x + V(kRoundingShift);
+  return scaled_exp2(x - (rounded - V(kRoundingShift)), rounded);
 }
 
-STORM_INLINE Vector exp_approx(Vector x) { return exp2_approx(x * Vector(kLog2e)); }
+template <typename V>
+STORM_INLINE V exp_approx(V x) {
+  return exp2_approx(x * V(kLog2e));
+}
 
 // max(x, 0) + log(1 + e) with e = exp(-|x|); above 20 the logarithm is too small to matter, so that it is linear there.
-STORM_INLINE Vector softplus(Vector x) {
-  const Vector e = exp_approx(Vector(0.0f) - abs(x));
-  const Vector s = e / (Vector(2.0f) + e);  // log(1 + e) = 2 atanh(s), s in [0, 1/3]
-  const Vector square = s * s;
-  Vector p = fused(Vector(0.140059903f), square, Vector(0.140009031f));  // minimax for atanh(s) / s: 4e-9
-  p = fused(p, square, Vector(0.200107634f));
-  p = fused(p, square, Vector(0.333332092f));
-  p = fused(p, square, Vector(1.0f));
-  return fused(s + s, p, max(Vector(0.0f), x));
+template <typename V>
+STORM_INLINE V softplus(V x) {
+  const V e = exp2_product(max(V(-87.0f), minus_abs(x)), V(kLog2e));
+  const V s = e / (V(2.0f) + e);  // log(1 + e) = 2 atanh(s), s in [0, 1/3]
+  const V square = s * s;
+  V p = fused(V(0.280119806f), square, V(0.280018062f));  // minimax for 2 atanh(s) / s: 4e-9
+  p = fused(p, square, V(0.400215268f));
+  p = fused(p, square, V(0.666664183f));
+  p = fused(p, square, V(2.0f));
+  return fused(s, p, max(V(0.0f), x));
 }
 
-STORM_INLINE Vector silu(Vector x) { return x / (Vector(1.0f) + exp_approx(Vector(0.0f) - x)); }
+// x / (1 + exp(-x)); what is below -88 counts as -88, of which nothing is left.
+template <typename V>
+STORM_INLINE V silu(V x) {
+  x = max(V(-88.0f), x);
+  return x / (V(1.0f) + exp2_product(min(V(87.0f), x), V(-kLog2e)));
+}
 
 // While it lives, this thread's denormal floats are 0: states that fade away would otherwise slow the processor down.
 class FlushDenormals {

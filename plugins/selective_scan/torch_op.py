@@ -1,4 +1,4 @@
-"""`storm::SelectiveScan` in PyTorch: a readable loop, and the native CPU kernel in its place where that is built."""
+"""`storm::SelectiveScan` in PyTorch: a readable loop, and the native kernels in its place where they are built."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from storm_edge.plugins.cpu_kernels import MAXIMUM_STATE, cpu_kernels
+from storm_edge.plugins import cpu_kernels as cpu
+from storm_edge.plugins import cuda_kernels as cuda
 from storm_edge.plugins.selective_scan.op import INPUTS, SCHEMA
-from storm_edge.plugins.torch_common import call_cpu_kernel, check_tensors, onnx_node
+from storm_edge.plugins.torch_common import call_cpu_kernel, call_cuda_kernel, check_tensors, onnx_node
 
 
 def selective_scan(
@@ -59,9 +60,12 @@ def _selective_scan(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     sizes = (*u.shape, A.shape[1])
-    if u.device.type == "cpu" and sizes[3] <= MAXIMUM_STATE and (kernels := cpu_kernels()):
-        inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-        return call_cpu_kernel(kernels.selective_scan, inputs, sizes, (u, initial_state), reverse)
+    inputs, outputs = (u, delta, A, B, C, D, z, delta_bias, initial_state), (u, initial_state)
+    if u.device.type == "cpu" and sizes[3] <= cpu.MAXIMUM_STATE and (on_cpu := cpu.cpu_kernels()):
+        return call_cpu_kernel(on_cpu.selective_scan, inputs, sizes, outputs, reverse)
+    if u.device.type == "cuda" and sizes[3] <= cuda.MAXIMUM_STATE and (on_cuda := cuda.cuda_kernels()):
+        workspace = on_cuda.selective_scan_workspace(sizes)
+        return call_cuda_kernel(on_cuda.selective_scan, inputs, sizes, outputs, reverse, workspace)
     return scan_token_by_token(u, delta, A, B, C, D, z, delta_bias, initial_state, reverse)
 
 

@@ -23,7 +23,7 @@ class LanguageModel(Protocol):
         """Tokens appended so far."""
 
     def embed(self, ids: Sequence[int]) -> Float32Array:
-        """Embeddings [len(ids), D] of tokens."""
+        """Embeddings [len(ids), D] of tokens, in the memory from which `append` takes them."""
 
     def append(self, embeds: Float32Array) -> Float32Array:
         """Append [S, D], S >= 1; returns the logits [vocabulary] of the token to come.

@@ -13,19 +13,26 @@ from storm_edge.runtime.sessions.onnxruntime import import_onnxruntime
 # A step costs one copy; a token of room that is not used yet costs attention in every layer.
 STEP = 512
 
-Buffer = npt.NDArray[Any]
-
 
 class KvCache:
-    """One buffer [1, kv_heads, M, head] per name, bound as a graph's past and present: it is updated in place."""
+    """One buffer [1, kv_heads, M, head] per name, bound as a graph's past and present: it is updated in place.
+
+    On the device "cpu" buffers are arrays, on "cuda" ONNX Runtime's own values.
+    """
 
     def __init__(
-        self, names: list[tuple[str, str]], heads: int, head_dim: int, dtype: npt.DTypeLike, max_length: int
+        self,
+        names: list[tuple[str, str]],
+        heads: int,
+        head_dim: int,
+        dtype: npt.DTypeLike,
+        max_length: int,
+        device: str = "cpu",
     ) -> None:
         self._names, self._heads, self._head_dim = names, heads, head_dim
-        self._dtype, self._max_length = np.dtype(dtype), max_length
+        self._dtype, self._max_length, self._device = np.dtype(dtype), max_length, device
         self.length = 0
-        self._buffers: list[Buffer] = [self._zeros(0) for _ in names]
+        self._buffers: list[Any] = [self._zeros(0) for _ in names]
 
     def fit(self, needed: int, kept: int) -> None:
         """Make M the step that holds `needed` tokens, preserving the first `kept`; shrinks as well as grows.
@@ -40,8 +47,9 @@ class KvCache:
         try:
             for i, old in enumerate(self._buffers):
                 grown = self._zeros(length)
-                grown[:, :, :kept] = old[:, :, :kept]
-                self._buffers[i] = grown
+                held = old if isinstance(old, np.ndarray) else old.numpy()
+                grown[:, :, :kept] = held[:, :, :kept]
+                self._buffers[i] = grown if self._device == "cpu" else self._value(grown)
         except MemoryError as e:
             raise EngineError(
                 f"not enough memory for a key-value cache of {length} tokens: use fewer frames, or a larger --sample."
@@ -51,11 +59,14 @@ class KvCache:
     def bind(self, binding: Any) -> None:
         """Bind every buffer as input and output of an IOBinding."""
         for (past, present), buffer in zip(self._names, self._buffers, strict=True):
-            # On the CPU an OrtValue is a view of the array.
-            value = import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer)
+            value = self._value(buffer) if isinstance(buffer, np.ndarray) else buffer
             binding.bind_ortvalue_input(past, value)
             binding.bind_ortvalue_output(present, value)
 
-    def _zeros(self, length: int) -> Buffer:
+    def _value(self, array: npt.NDArray[Any]) -> Any:
+        """An OrtValue: on the CPU a view of the array, elsewhere a copy."""
+        return import_onnxruntime().OrtValue.ortvalue_from_numpy(array, self._device, 0)
+
+    def _zeros(self, length: int) -> npt.NDArray[Any]:
         # Zeros, not whatever memory holds: a masked NaN is still NaN after the softmax's 0 * NaN.
         return np.zeros((1, self._heads, length, self._head_dim), self._dtype)

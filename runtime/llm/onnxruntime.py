@@ -1,4 +1,4 @@
-"""The canonical decoder graph on ONNX Runtime's CPU provider."""
+"""The decoder graph, canonical or fused, on ONNX Runtime: on a CPU, or in CUDA (which nothing of ours has run yet)."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ class OnnxRuntimeDecoder:
         max_length: int,
         chunk: int = 256,
         threads: int | None = None,
+        cuda: bool = False,
     ) -> None:
-        """Load the graph; raises EngineError if ONNX Runtime cannot, BundleError if it is not `config`'s decoder."""
+        """Load the graph; raises EngineError if ONNX Runtime cannot, BundleError if it is not `config`'s decoder.
+
+        `cuda` runs it on the first GPU, with the key-value cache there.
+        """
         if not 1 <= max_length <= config.max_position_embeddings:
             raise UsageError(
                 f"a length of {max_length} tokens is outside what the language model was made for:"
                 f" choose 1 to {config.max_position_embeddings}."
             )
         self._config, self._embedding, self._max_length, self._chunk = config, embedding, max_length, chunk
-        self._session = create_session(graph_path, threads)
+        self._session = create_session(graph_path, threads, cuda=cuda)
         found = {value.name: (value.type, list(value.shape)) for value in self._session.get_inputs()}
         self._dtype = _check_inputs(graph_path, config, found)
         if (embedding.vocab_size, embedding.width) != (config.vocab_size, config.hidden_size):
@@ -52,7 +56,8 @@ class OnnxRuntimeDecoder:
             for i in range(config.num_hidden_layers)
             for kind in ("key", "value")
         ]
-        self._cache = KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, max_length)
+        device = "cuda" if cuda else "cpu"
+        self._cache = KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, max_length, device)
         self._position = 0
 
     @property

@@ -37,9 +37,9 @@ class TensorRTDecoder:
         """Tokens appended so far."""
         return self._position
 
-    def embed(self, ids: Sequence[int]) -> Float32Array:
-        """float32 [len(ids), D]."""
-        return self._embedding.rows(ids)
+    def embed(self, ids: Sequence[int]) -> Any:
+        """float32 [len(ids), D] on the device, where visual tokens are, so that a prompt is joined there."""
+        return self._session.to_device(self._embedding.rows(ids))
 
     def append(self, embeds: Any) -> Float32Array:
         """Append [S, D] from host or device in chunks; returns the last position's logits, float32 [vocabulary]."""

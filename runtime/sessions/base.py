@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,11 @@ class Session(Protocol):
 def to_host(array: Any) -> Array:
     """A session's output in host memory."""
     return np.asarray(array.get() if hasattr(array, "get") else array)
+
+
+def beside(array: Any, other: Any) -> Any:
+    """`array` where `other` is, in host memory or on the device, so that the two can be joined."""
+    return to_host(array) if isinstance(other, np.ndarray) else importlib.import_module("cupy").asarray(array)
 
 
 def host_array(tensor: SupportsDLPack) -> Array:

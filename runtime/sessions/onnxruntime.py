@@ -22,10 +22,16 @@ def import_onnxruntime() -> Any:
         raise EngineError("ONNX Runtime is not installed: pip install 'storm-edge[cpu]'.") from e
 
 
-def create_session(graph: Path, threads: int | None = None, *, literal: bool = False) -> Any:
+def has_cuda() -> bool:
+    """Whether the installed ONNX Runtime runs graphs in CUDA; raises EngineError where there is none."""
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
+
+
+def create_session(graph: Path, threads: int | None = None, *, literal: bool = False, cuda: bool = False) -> Any:
     """An onnxruntime.InferenceSession for a graph file; `threads` None takes all cores. Raises EngineError.
 
-    `literal` runs Q/DQ as the graph says it, instead of fusing it: that is what another engine's int8 and fp8 compute.
+    `cuda` runs on the first GPU what CUDA has a kernel for. `literal` runs Q/DQ as the graph says it, instead of fusing
+    it: that is what another engine's int8 and fp8 compute.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -38,8 +44,9 @@ def create_session(graph: Path, threads: int | None = None, *, literal: bool = F
     if threads is not None:
         options.intra_op_num_threads = threads
     register_operators(options)
+    providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
     try:
-        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(graph), options, providers=providers)
     except Exception as e:  # onnxruntime raises classes of its C extension without a common base
         reason = " ".join(str(e).split())
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} ({reason}): build it again.") from e
@@ -56,8 +63,8 @@ def register_operators(options: Any) -> Path | None:
             options.register_custom_ops_library(str(library))
         except Exception as e:
             raise EngineError(
-                f"ONNX Runtime cannot load the operators in {library} ({' '.join(str(e).split())}): run `make plugin` "
-                "again, or set STORM_PLUGIN_PATH to nothing to run without them."
+                f"ONNX Runtime cannot load the operators in {library} ({' '.join(str(e).split())}): run"
+                f" `{libraries.build_command()}` again, or set STORM_PLUGIN_PATH to nothing to run without them."
             ) from e
     return library
 

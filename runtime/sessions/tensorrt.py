@@ -93,7 +93,7 @@ class TensorRTSession:
                 self._context.set_tensor_address(name, buffer.data.ptr)
             if not self._context.execute_async_v3(self._stream.ptr):
                 raise EngineError(f"{self._path} failed to run: see TensorRT's message above.")
-            results = {name: self._view(name, self._context.get_tensor_shape(name)).copy() for name in self.outputs}
+            results = {name: self._result(name) for name in self.outputs}
             self._stream.synchronize()
         return results
 
@@ -106,6 +106,15 @@ class TensorRTSession:
                 " build it again with larger --max-frames or --max-length."
             )
         self._view(name, array.shape)[...] = array
+
+    def _result(self, name: str) -> Any:
+        """A copy of an output; nothing but an engine reads bfloat16, so that becomes fp32."""
+        view = self._view(name, self._context.get_tensor_shape(name))
+        return from_bfloat16_bits(view) if self.is_bfloat16(name) else view.copy()
+
+    def to_device(self, array: Any) -> Any:
+        """A host array on the session's device."""
+        return self._cupy.asarray(array)
 
     def _view(self, name: str, shape: Sequence[int]) -> Any:
         return self._buffers[name].reshape(-1)[: math.prod(shape)].reshape(tuple(shape))

@@ -52,3 +52,42 @@ def test_a_wrong_folder_or_name_is_refused_before_anything_is_loaded(videos: Pat
         assert words in str(failed.exception)
     failed = run(build, bundle, "--target", "cpu", "--precision", "int8")
     assert isinstance(failed.exception, BuildError)
+
+
+def test_layers_are_ranked_and_norms_smoothed_from_the_command_line(
+    videos: Path, bundle: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    root = copy_of(bundle)
+    given = ["--data", videos, "--name", "mine", "--samples", 8, "--frames", 4]
+    made = run(calibrate, root, *given, "--smooth", "0.5", "--analyze", "--max-loss", 0.015, "--precision", "fp8")
+    assert made.exit_code == 0, made.exception
+    first, second, third, fourth = made.stdout.splitlines()
+    assert first.startswith(f"{root}/calibration/mine: 21 tensors in 8 clips")
+    assert "of 10 norms smoothed" in second or "nothing smoothed" in second
+    assert "of 29 layers quantized" in third
+    assert "relative error of the visual tokens" in third
+    assert "projector.linear" in fourth
+    report = json.loads((root / "calibration" / "mine" / "sensitivity.json").read_text())
+    assert (report["scheme"], report["max_loss"]) == ("fp8", 0.015)
+    with_questions = [*given, "--analyze", "--questions", 1, "--json"]
+    failed = run(calibrate, root, *with_questions)
+    assert isinstance(failed.exception, UsageError)
+    assert "has no .jsonl file" in str(failed.exception)
+    (videos / "q.jsonl").write_text('{"video": "1.mp4", "question": "What moves?", "answer": "noise"}\n')
+    answered = json.loads(run(calibrate, root, *with_questions).stdout)["sensitivity"]
+    assert (answered["loss"], answered["clips"]) == ("divergence of the answers (nats)", 1)
+
+
+def test_words_that_have_no_effect_are_refused(bundle: Path) -> None:
+    for arguments, words in (
+        (["--max-loss", "0.1"], "--max-loss says how to analyze: give --analyze as well"),
+        (["--questions", "4"], "--questions says how to analyze"),
+        (["--precision", "fp8"], "--precision says how to analyze"),
+        (["--smooth", "1.5"], "--smooth 1.5 is no number from 0 to 1"),
+        (["--smooth", "much"], "--smooth much is no number from 0 to 1"),
+    ):
+        failed = run(calibrate, bundle, "--data", "demo", *arguments)
+        assert isinstance(failed.exception, UsageError)
+        assert words in str(failed.exception)
+    failed = run(calibrate, bundle, "--data", "demo", "--analyze", "--max-loss", "-1")
+    assert failed.exit_code == 2

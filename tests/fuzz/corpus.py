@@ -9,6 +9,8 @@ from typing import Any
 import av
 import numpy as np
 
+from storm_edge.calibration.calibrate import calibrate
+from storm_edge.calibration.smoothing import Smooth
 from storm_edge.export.build.cpu import build_cpu
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
@@ -75,9 +77,11 @@ def tiny_config() -> StormConfig:
 
 
 def write_model(folder: Path) -> tuple[Path, Path]:
-    """A tiny checkpoint, and its bundle with an engine."""
+    """A tiny checkpoint, and its bundle with an engine and a calibration that smooths."""
     checkpoint, bundle = folder / "checkpoint", folder / "bundle"
     initialize(tiny_config(), checkpoint)
     export_bundle(checkpoint, bundle)
     build_cpu(Bundle.open(bundle))
+    clips = np.random.default_rng(0).integers(0, 256, (8, 8, 16, 16, 3), dtype=np.uint8)
+    calibrate(Bundle.open(bundle), lambda: iter(clips), "noise", samples=8, smooth=Smooth())
     return checkpoint, bundle

@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    rng, counts = random.Random(given.seed), Counter[str]()
+    rng, counts, start = random.Random(given.seed), Counter[str](), time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         initialize(tiny_config().model_copy(update={"dtype": "bfloat16"}), folder / "checkpoint")
@@ -100,7 +100,8 @@ def main() -> int:
         left = [p.name for p in (*folder.iterdir(), *folder.glob("bundle/**/*")) if "partial" in p.name]
         if left:
             raise SystemExit(f"left behind: {left}")
-    print(f"{given.kills} of {given.kills} kills left everything valid: {dict(counts)}")
+    took_all = time.perf_counter() - start
+    print(f"{given.kills} of {given.kills} kills in {took_all:.0f} s left everything valid: {dict(counts)}")
     return 0
 
 

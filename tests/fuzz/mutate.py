@@ -153,8 +153,8 @@ def mutate_safetensors(data: bytes, rng: random.Random) -> bytes:
     return announced.to_bytes(8, "little") + header + data[8 + length :]
 
 
-def mutate_folder(source: Path, copy_to: Path, rng: random.Random) -> str:
-    """Copy a checkpoint or bundle with one file damaged; returns what was done.
+def mutate_folder(source: Path, copy_to: Path, rng: random.Random, under: str = "") -> str:
+    """Copy a checkpoint or bundle with one file damaged, one below `under`; returns what was done.
 
     Half of the bundles are sealed again, their manifest and engine with the new hashes, as an attacker would.
     """
@@ -162,8 +162,7 @@ def mutate_folder(source: Path, copy_to: Path, rng: random.Random) -> str:
     for file in files:
         (copy_to / file).parent.mkdir(parents=True, exist_ok=True)
         os.link(source / file, copy_to / file)
-    # Small files are parsed, so they matter more than weights.
-    victim = rng.choice([f for f in files if f.suffix != ".data"] * 3 + files)
+    victim = rng.choice([f for f in files if f.as_posix().startswith(under)] if under else _weighed(files))
     path = copy_to / victim
     data = path.read_bytes()
     path.unlink()
@@ -180,6 +179,11 @@ def mutate_folder(source: Path, copy_to: Path, rng: random.Random) -> str:
     if sealed:
         _seal(copy_to, victim)
     return f"{victim} damaged" + (", sealed" if sealed else "")
+
+
+def _weighed(files: list[Path]) -> list[Path]:
+    # Small files are parsed, so they matter more than weights.
+    return [f for f in files if f.suffix != ".data"] * 3 + files
 
 
 def _seal(bundle: Path, victim: Path) -> None:

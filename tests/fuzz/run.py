@@ -1,6 +1,6 @@
 """Open mutated videos, checkpoints and bundles, each in a worker process; see docs/robustness.md.
 
-    python tests/fuzz/run.py --videos 500 --models 200
+    python tests/fuzz/run.py --videos 500 --models 200 --calibrations 200
 
 Prints how the cases ended. Exit status 1 if one ended in anything but an answer or one StormError of one line (a
 traceback, a crash of the process, no end within the time limit, memory beyond the limit), if memory or open files grew
@@ -104,6 +104,14 @@ def model_cases(checkpoint: Path, bundle: Path, folder: Path, seed: int, count: 
         yield kind, path, mutate_folder(source, path, random.Random(f"model {seed} {i}"))
 
 
+def calibration_cases(bundle: Path, folder: Path, seed: int, count: int) -> Iterator[Case]:
+    """A bundle with a damaged calibration."""
+    for i in range(count):
+        path = folder / f"{i}-calibration"
+        rng = random.Random(f"calibration {seed} {i}")
+        yield "calibration", path, mutate_folder(bundle, path, rng, under="calibration/")
+
+
 def fuzz(
     name: str, cases: Callable[[Path], Iterator[Case]], sound: list[Case], folder: Path, keep: Path | None
 ) -> list[str]:
@@ -159,13 +167,14 @@ def fuzz(
 
 
 def main() -> int:
-    """Run both kinds."""
+    """Run every kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=500)
     parser.add_argument("--models", type=int, default=200)
+    parser.add_argument("--calibrations", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, help="a sound checkpoint with --bundle; default: makes tiny ones")
-    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--bundle", type=Path, help="one with an engine and a calibration")
     parser.add_argument("--keep", type=Path, help="folder for failing cases")
     given = parser.parse_args()
     failures: list[str] = []
@@ -178,15 +187,23 @@ def main() -> int:
             failures += fuzz(
                 "videos", lambda to: video_cases(seeds, to, given.seed, given.videos), sound, folder, given.keep
             )
+        checkpoint, bundle = given.checkpoint, given.bundle
+        if bundle is None and (given.models or given.calibrations):
+            checkpoint, bundle = write_model(folder)
         if given.models:
-            checkpoint, bundle = given.checkpoint, given.bundle
-            if bundle is None:
-                checkpoint, bundle = write_model(folder)
             sound = [("checkpoint", checkpoint, ""), ("bundle", bundle, "")]
             failures += fuzz(
                 "models",
                 lambda to: model_cases(checkpoint, bundle, to, given.seed, given.models),
                 sound,
+                folder,
+                given.keep,
+            )
+        if given.calibrations:
+            failures += fuzz(
+                "calibrations",
+                lambda to: calibration_cases(bundle, to, given.seed, given.calibrations),
+                [("calibration", bundle, "")],
                 folder,
                 given.keep,
             )

@@ -17,7 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from storm_edge.export.build.prepare import quantize_step, smooth_steps
+from storm_edge.export.calibrated import calibration_names, find_calibration, find_scaling
 from storm_edge.export.checkpoint import Checkpoint
+from storm_edge.export.graph_file import load_model
 from storm_edge.runtime import load
 from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.errors import StormError
@@ -64,7 +67,28 @@ def open_bundle(path: Path, _: random.Random) -> str:
     return pipeline.open(frames).ask("What?", SamplingOptions(max_tokens=2)).read()[:20]
 
 
-KINDS = {"video": open_video, "checkpoint": open_checkpoint, "bundle": open_bundle}
+def open_calibration(path: Path, _: random.Random) -> str:
+    """Read a bundle's calibrations and quantize its graphs by them, in memory."""
+    bundle = Bundle.open(path)
+    find_scaling(bundle, None)
+    for name in calibration_names(bundle):
+        calibration = find_calibration(bundle, name)
+        for stage in ("vision", "temporal"):
+            loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
+            readers = dict(loaded.tensors)
+            for _, apply in (*smooth_steps(calibration, stage), quantize_step(calibration, stage, "int8")):
+                apply(loaded.model, readers)
+            for read in readers.values():
+                read()
+    return "quantized"
+
+
+KINDS = {
+    "video": open_video,
+    "checkpoint": open_checkpoint,
+    "bundle": open_bundle,
+    "calibration": open_calibration,
+}
 
 
 def run(kind: str, path: Path, seed: int) -> tuple[str, str]:

@@ -20,14 +20,19 @@ def test_an_empty_plugin_path_switches_native_forms_off(monkeypatch: pytest.Monk
     assert libraries.find_library(libraries.ONNXRUNTIME) is None
 
 
-def test_a_checkout_is_searched_before_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("checkout", [True, False])
+def test_libraries_are_looked_for_where_they_are_built_to(
+    checkout: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("STORM_PLUGIN_PATH", raising=False)
     monkeypatch.setattr(libraries, "_HERE", tmp_path / "plugins")
-    built, installed = (tmp_path / "build" / "plugins", tmp_path / "plugins" / "lib")
-    for folder in (installed, built):
-        folder.mkdir(parents=True)
-        (folder / libraries.ONNXRUNTIME).touch()
-        assert libraries.find_library(libraries.ONNXRUNTIME) == folder / libraries.ONNXRUNTIME
+    if checkout:
+        (tmp_path / "pyproject.toml").touch()
+    folder = tmp_path / "build" / "plugins" if checkout else tmp_path / "plugins" / "lib"
+    assert libraries.find_library(libraries.ONNXRUNTIME) is None
+    folder.mkdir(parents=True)
+    (folder / libraries.ONNXRUNTIME).touch()
+    assert libraries.find_library(libraries.ONNXRUNTIME) == folder / libraries.ONNXRUNTIME
 
 
 def test_the_native_kernels_can_be_switched_off_for_what_they_are_verified_against() -> None:

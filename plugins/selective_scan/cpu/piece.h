@@ -25,8 +25,10 @@ struct ScanPiece {
   float* step_sum;     // [channels]; null: not wanted
 };
 
-// Of one piece at most: limits of the arrays it keeps on the stack (about 120 KiB together).
-constexpr int64_t kPieceChannels = 256;
+// Pieces are cut at multiples of it: of every instruction set's tiles.
+constexpr int64_t kChannelGranule = 32;
+// Of one piece at most: limits of the arrays it keeps on the stack (about 110 KiB together).
+constexpr int64_t kPieceChannels = 512;
 constexpr int64_t kPieceStates = 8192;  // channels * state
 
 }  // namespace storm::cpu

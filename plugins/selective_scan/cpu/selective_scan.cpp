@@ -12,8 +12,6 @@ namespace storm::cpu {
 
 namespace {
 
-// Pieces are cut at multiples of it, which is a multiple of every vector's width.
-constexpr int64_t kChannelGranule = 16;
 // Fewer tokens than this are not worth a chunk.
 constexpr int64_t kShortestChunk = 256;
 // Several pieces a thread even out threads that are interrupted.
@@ -50,7 +48,7 @@ void selective_scan(const SelectiveScan& scan, const Parallel& parallel, const S
   require(scan.state >= 1 && scan.state <= kMaximumState, "state must be 1 to 256", scan.state);
   require(plan.channels >= 1 && plan.channels % kChannelGranule == 0 && plan.channels <= kPieceChannels &&
               plan.channels * scan.state <= kPieceStates,
-          "a piece must have a multiple of 16 channels, at most 256, and at most 8192 states", plan.channels);
+          "a piece must have a multiple of 32 channels, at most 512, and at most 8192 states", plan.channels);
   require(plan.chunk_length >= 1, "chunks must have at least 1 token", plan.chunk_length);
 
   const int64_t chunks = ceil_div(scan.length, plan.chunk_length);

@@ -16,7 +16,7 @@ from storm_edge.export.build.compile_child import classify
 from storm_edge.export.build.compile_job import CompileJob
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt import profiles
+from storm_edge.export.build.profiles import profiles
 from storm_edge.runtime.bundle import STAGES, Bundle
 from storm_edge.runtime.engine import Shapes
 from storm_edge.runtime.errors import BuildError
@@ -28,7 +28,7 @@ needs_rtx = pytest.mark.skipif(
 
 def job(graph: Path, tmp_path: Path, sm: int, **changes: object) -> CompileJob:
     fields = {"api": "tensorrt_rtx", "graph": str(graph), "engine": str(tmp_path / "out.engine"), "profiles": {}}
-    return CompileJob.model_validate(fields | {"compute_capability": sm} | changes)
+    return CompileJob.model_validate(fields | {"compute_capabilities": [sm]} | changes)
 
 
 @needs_rtx

@@ -15,7 +15,8 @@ from storm_edge.export.build.compile_job import CompileJob
 from storm_edge.export.build.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt import build_tensorrt, profiles
+from storm_edge.export.build.profiles import profiles
+from storm_edge.export.build.tensorrt import build_tensorrt
 from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.engine import CheckResult, choose_engine, read_engine
 from storm_edge.runtime.errors import BuildError, ParityError, TargetError
@@ -95,7 +96,7 @@ def test_without_a_calibration_or_the_hardware_there_is_one_line_that_says_what_
     for name, options in (
         ("orin", BuildOptions(precision="fp8")),
         ("a100", BuildOptions(precision="fp8")),
-        ("rtx", BuildOptions(precision="fp8", sm=86)),
+        ("rtx", BuildOptions(precision="fp8", sms=(86,))),
     ):
         with pytest.raises(TargetError, match="has no FP8 units, they start at SM 89: use --precision int8"):
             build_tensorrt(opened, target(name), options)
@@ -126,7 +127,7 @@ def _job(bundle: Bundle, graph: str, stage: str, tmp_path: Path, sm: int) -> Com
         graph=str(bundle.path(graph)),
         engine=str(tmp_path / "out.engine"),
         profiles=profiles(bundle, ENCODERS)[stage],  # type: ignore[index]
-        compute_capability=sm,
+        compute_capabilities=[sm],
     )
 
 

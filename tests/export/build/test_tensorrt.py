@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -9,11 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from storm_edge.export.build import goal as goals
 from storm_edge.export.build import tensorrt as module
-from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_stages, parse_version
-from storm_edge.export.build.tensorrt import build_tensorrt, profiles
+from storm_edge.export.build.compile_job import CompileJob, CompileResult
+from storm_edge.export.build.goal import device_command, resolve
+from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages, parse_version
+from storm_edge.export.build.profiles import profiles
+from storm_edge.export.build.tensorrt import build_tensorrt
+from storm_edge.runtime import stages as stages_module
 from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.engine import choose_engine, read_engine
+from storm_edge.runtime.engine import CheckResult, EngineRecord, choose_engine, read_engine
 from storm_edge.runtime.errors import BuildError, EngineError, TargetError, UsageError
 from storm_edge.runtime.machine import Gpu, Machine
 from storm_edge.runtime.pipeline import load
@@ -23,6 +29,13 @@ from storm_edge.runtime.targets import target
 
 Copy = Callable[[Path], Path]
 PREPARE = BuildOptions(prepare_only=True, max_length=512)
+NOTHING = (None, None, None, None, False, None, None, None, None)
+WORKSTATION = Machine((), *NOTHING)
+RTX_4090 = Machine((Gpu("NVIDIA GeForce RTX 4090", 89),), *NOTHING)
+ORIN = Machine((Gpu("Orin (integrated)", 87),), *NOTHING)
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
+)
 
 
 def test_preparing_runs_anywhere_is_checked_against_the_reference_and_never_chosen(bundle: Path, copy_of: Copy) -> None:
@@ -52,7 +65,7 @@ def test_an_unchanged_preparation_is_not_repeated_and_a_changed_one_not_reused(
     other = build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024))
     assert other.graphs["decoder"] != first.graphs["decoder"]
     assert other.graphs["vision"] == first.graphs["vision"]
-    monkeypatch.setattr(module, "_publish", None)  # nothing may be published now
+    monkeypatch.setattr(module, "staging", None)  # nothing may be published now
     assert build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024)) == other
 
 
@@ -68,12 +81,62 @@ def test_a_device_needs_no_onnx_for_what_was_prepared_elsewhere(
     assert build_tensorrt(opened, target("orin"), replace(PREPARE, tensorrt="10.15.1")) == prepared
 
 
-def test_the_language_model_on_tensorrt_10_3_is_refused_with_the_way_that_works(bundle: Path, copy_of: Copy) -> None:
+def test_a_device_without_onnx_is_told_when_its_options_are_not_those_of_the_preparation(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
     opened = Bundle.open(copy_of(bundle))
-    with pytest.raises(TargetError, match=r"TensorRT 10\.3 cannot run the language model .*ONNX Runtime.*--stages"):
-        build_tensorrt(opened, target("orin"), replace(PREPARE, tensorrt="10.3"))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "storm_edge.export.build.prepare", raising=False)
+    with pytest.raises(BuildError, match=r"no graphs prepared .*--max-length 512 --prepare-only`, or pip install onnx"):
+        build_tensorrt(opened, target("orin"), PREPARE)
+
+
+def test_the_command_for_the_device_repeats_every_option_that_the_graphs_depend_on(bundle: Path) -> None:
+    options = replace(
+        PREPARE,
+        stages=parse_stages("vision,temporal"),
+        max_frames=16,
+        int4_block=32,
+        opt_shapes=parse_shapes("frames:4x64x64x3"),
+    )
+    opened = Bundle.open(bundle)
+    goal = resolve(target("orin"), options, WORKSTATION)
+    assert device_command(opened, goal, options) == (
+        f"storm build {opened.root} --target orin --precision fp16 --llm-precision bf16 --stages vision,temporal"
+        " --max-frames 16 --max-length 512 --int4-block 32 --opt-shapes frames:4x64x64x3"
+    )
+
+
+def test_a_workstations_own_tensorrt_says_nothing_about_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(goals, "installed_tensorrt", lambda api: "10.4.0")
+    assert resolve(target("orin"), PREPARE, WORKSTATION).version == goals.NEWEST
+    assert resolve(target("orin"), replace(PREPARE, llm_precision="int4"), ORIN).version == "10.4.0"
+
+
+def test_on_jetpack_62_the_language_model_is_prepared_for_onnx_runtime(bundle: Path, copy_of: Copy) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    old = replace(PREPARE, tensorrt="10.3", int4_block=32)
+    with pytest.raises(TargetError, match=r"TensorRT 10\.3 of JetPack 6\.2 cannot run the language model .*int4"):
+        build_tensorrt(opened, target("orin"), replace(old, llm_precision="bf16"))
+    record = build_tensorrt(opened, target("orin"), old)
+    assert (record.name, record.llm_api) == ("orin-fp16-llm-int4", "onnxruntime")
+    decoder = [r for r in record.verification if r.stage == "decoder"]
+    assert decoder
+    assert all(r.passed for r in decoder)
+    # The device's own TensorRT asks for the same graphs.
+    assert build_tensorrt(opened, target("orin"), replace(old, tensorrt="10.3.0.30")) == record
+
+
+def test_elsewhere_the_language_model_on_an_old_tensorrt_is_refused_with_what_works(
+    bundle: Path, copy_of: Copy
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    with pytest.raises(TargetError, match=r"TensorRT 10\.3 cannot run the language model .*10\.15 or newer.*--stages"):
+        build_tensorrt(opened, target("a100"), replace(PREPARE, tensorrt="10.3"))
     stages = parse_stages("temporal, vision")
-    record = build_tensorrt(opened, target("orin"), replace(PREPARE, tensorrt="10.3", stages=stages))
+    record = build_tensorrt(opened, target("a100"), replace(PREPARE, tensorrt="10.3", stages=stages))
     assert set(record.graphs) == {"vision", "temporal"}
 
 
@@ -103,9 +166,8 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
     before = build_tensorrt(opened, target("rtx"), PREPARE)
-    here = Machine((Gpu("NVIDIA GeForce RTX 4090", 89),), None, None, None, None, False, None, None, None, None)
-    monkeypatch.setattr(module, "probe", lambda: here)
-    monkeypatch.setattr(module, "_installed", lambda api, required: "1.7.1")
+    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
+    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
 
     def fail(*_: object) -> None:
         raise BuildError("the builder was killed")
@@ -115,6 +177,91 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
         build_tensorrt(opened, target("rtx"), replace(PREPARE, prepare_only=False))
     assert read_engine(opened, before.name) == before
     assert [p.name for p in (opened.root / "engines").iterdir() if p.name.startswith(".")] == []
+
+
+@needs_rtx
+def test_tensorrt_for_rtx_compiles_for_gpus_that_are_not_here(bundle: Path, copy_of: Copy) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    options = BuildOptions(sms=(86, 120), stages=("vision",), max_frames=16)
+    record = build_tensorrt(opened, target("rtx"), options)
+    assert (record.state, record.verified, record.sms) == ("compiled", False, [86, 120])
+    assert (opened.root / record.graphs["vision"]).stat().st_size > 10_000
+    assert record.versions["tensorrt"] == goals.installed_tensorrt("tensorrt_rtx")
+    assert read_engine(opened, record.name) == record
+    assert choose_engine(opened, None, ("rtx", "cpu")).name == "cpu-fp32"
+    with pytest.raises(EngineError, match="has no temporal and no decoder: `storm build"):
+        load(opened.root, record.name)
+
+
+def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it_again(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    compiled: list[str] = []
+
+    def compile_graph(job: CompileJob, _: object) -> CompileResult:
+        compiled.append(Path(job.graph).name)
+        assert (job.compute_capabilities, job.timing_cache) == ([86, 89], None)
+        Path(job.engine).write_bytes(b"engine")
+        return CompileResult(version="1.7.1", engine_bytes=6)
+
+    monkeypatch.setattr(module, "compile_graph", compile_graph)
+    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
+    monkeypatch.setattr(module, "probe", lambda: WORKSTATION)
+    options = replace(PREPARE, prepare_only=False)
+    first = build_tensorrt(opened, target("rtx"), replace(options, sms=(86, 89)))
+    assert (first.state, first.sms, len(compiled)) == ("compiled", [86, 89], 3)
+    with pytest.raises(EngineError, match="rtx-fp16-llm-bf16 is only compiled: `storm build"):
+        load(opened.root, first.name)
+    assert build_tensorrt(opened, target("rtx"), replace(options, sms=(89,))) == first
+
+    row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
+    seen: list[EngineRecord] = []
+
+    def verify(_: Bundle, record: EngineRecord, **__: object) -> list[CheckResult]:
+        seen.append(record)
+        return [row]
+
+    monkeypatch.setattr(module, "verify", verify)
+    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
+    record = build_tensorrt(opened, target("rtx"), options)
+    assert len(compiled) == 3
+    assert (record.state, record.verified, record.verification) == ("built", True, [row])
+    assert [r.state for r in seen] == ["built"]
+    assert read_engine(opened, record.name) == record
+    assert choose_engine(opened, None, ("rtx", "cpu")) == record
+    assert build_tensorrt(opened, target("rtx"), options) == record  # unchanged: neither compiled nor verified again
+    assert (len(compiled), len(seen)) == (3, 1)
+
+
+def test_an_engine_for_another_gpu_names_both_sides(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    record = build_tensorrt(opened, target("rtx"), PREPARE)
+    monkeypatch.setattr(stages_module, "probe", lambda: RTX_4090)
+    with pytest.raises(EngineError, match=r"compiled for SM 86, 120, this machine has .*RTX 4090 \(SM 89\): build it"):
+        Stages.load(opened, record.model_copy(update={"state": "built", "sms": [86, 120]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("orin", BuildOptions(sms=(87,)), r"only TensorRT for RTX .* leave --sm out, orin is always SM 87"),
+        ("rtx", BuildOptions(sms=(90,)), "does not compile for SM 90: choose among 75, 80, 86, 89, 120, 121"),
+        ("rtx", BuildOptions(sms=(86, 89), precision="fp8"), r"\(SM 86\) has no FP8 units"),
+        ("rtx", BuildOptions(tensorrt="10.3"), "leave --tensorrt out for target rtx"),
+    ],
+)
+def test_gpus_that_cannot_be_compiled_for_are_refused(name: str, options: BuildOptions, words: str) -> None:
+    with pytest.raises(TargetError, match=words):
+        resolve(target(name), options, WORKSTATION)
+
+
+def test_a_machine_without_the_gpu_is_told_that_rtx_can_be_compiled_for_anyway(bundle: Path, copy_of: Copy) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    with pytest.raises(TargetError, match=r"this machine is no rtx: compile here .* --sm 86,89,120 .*, or copy"):
+        build_tensorrt(opened, target("rtx"), replace(PREPARE, prepare_only=False))
 
 
 def test_an_engine_of_another_version_or_plugin_names_both_sides(
@@ -152,4 +299,7 @@ def test_options_that_make_no_sense_are_refused(bundle: Path, copy_of: Copy) -> 
         parse_shapes("frames=1x2")
     with pytest.raises(UsageError, match="'audio' is no stage"):
         parse_stages("audio")
+    with pytest.raises(UsageError, match="'fast' is no compute capability"):
+        parse_sms("86,fast")
+    assert parse_sms("120, 8.6,86") == (86, 120)
     assert parse_version("10.3.0.26") == (10, 3)

@@ -72,3 +72,10 @@ def test_a_wrong_type_is_refused_by_name(conv_inputs):
     given[1] = given[1].bfloat16()
     with pytest.raises(TypeError, match="storm::CausalConv1d: weight must be float32 like x, got bfloat16"):
         causal_conv1d(*given)
+
+
+def test_inputs_on_two_devices_are_refused_by_name(conv_inputs):
+    given = tensors(conv_inputs(1, 8, 3, 4), "float32")
+    given[2] = given[2].to("meta")
+    with pytest.raises(ValueError, match="storm::CausalConv1d: bias must be on cpu like x, got meta"):
+        causal_conv1d(*given)

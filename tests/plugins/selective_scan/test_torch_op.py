@@ -76,3 +76,10 @@ def test_a_wrong_type_is_refused_by_name(scan_inputs):
     given[6] = given[6].half()
     with pytest.raises(TypeError, match="storm::SelectiveScan: z must be float32 like u, got float16"):
         selective_scan(*given)
+
+
+def test_inputs_on_two_devices_are_refused_by_name(scan_inputs):
+    given = tensors(scan_inputs(1, 8, 3, 4), "float32")
+    given[3] = given[3].to("meta")
+    with pytest.raises(ValueError, match="storm::SelectiveScan: B must be on cpu like u, got meta"):
+        selective_scan(*given)

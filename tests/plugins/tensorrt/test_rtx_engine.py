@@ -50,7 +50,7 @@ def test_the_temporal_graph_becomes_an_engine_with_both_plugins(dtype, sm, tempo
             engine=str(engine),
             profiles={tokens.name: frames},
             plugins=plugins,
-            compute_capability=sm,
+            compute_capabilities=[sm],
         )
     )
     nodes = [node for node in model.graph.node if node.domain == "storm"]

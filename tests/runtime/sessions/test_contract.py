@@ -19,6 +19,7 @@ from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 from storm_edge.runtime.machine import probe
 from storm_edge.runtime.sessions.base import Session, to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from storm_edge.runtime.stages import flatten_visual
 
 LENGTH = 512
 OPTIONS = BuildOptions(max_frames=16, max_length=LENGTH)
@@ -40,7 +41,7 @@ class Kind:
         from storm_edge.export.build.compile import compile_graph
         from storm_edge.export.build.compile_job import CompileJob
         from storm_edge.export.build.prepare import prepare
-        from storm_edge.export.build.tensorrt import profiles
+        from storm_edge.export.build.profiles import profiles
         from storm_edge.runtime.sessions.tensorrt import TensorRTSession
 
         graphs, _ = prepare(self.bundle, self.name, "fp16", "fp16", (10, 15), OPTIONS)
@@ -100,6 +101,15 @@ def test_one_sessions_output_goes_into_the_next(kind: Kind, clip: dict[str, np.n
     assert close(visual, clip["visual_tokens"], kind.tolerance)
 
 
+def test_visual_tokens_join_the_prompt_where_the_decoder_takes_it(kind: Kind, clip: dict[str, np.ndarray]) -> None:
+    visual = kind.session("temporal").run(tokens=clip["tokens"][None])["visual_tokens"]
+    llm = kind.decoder()
+    before, after = (llm.embed(clip[name].tolist()) for name in ("before", "after"))
+    prompt = np.concatenate([before, flatten_visual(llm, visual, None), after])
+    assert type(prompt) is type(before)
+    assert close(llm.append(prompt), clip["logits"][0], kind.tolerance)
+
+
 def test_inputs_of_a_wrong_shape_are_engine_errors(kind: Kind) -> None:
     with pytest.raises(EngineError):
         kind.session("vision").run(frames=np.zeros((1, 32, 32, 3), np.uint8))
@@ -108,7 +118,7 @@ def test_inputs_of_a_wrong_shape_are_engine_errors(kind: Kind) -> None:
 def test_a_decoder_continues_rewinds_and_refuses_what_does_not_fit(kind: Kind, clip: dict[str, np.ndarray]) -> None:
     llm = kind.decoder()
     before, after = (llm.embed(clip[name].tolist()) for name in ("before", "after"))
-    prompt = np.concatenate([before, clip["visual_tokens"][0].reshape(-1, 128), after])
+    prompt = np.concatenate([before, flatten_visual(llm, clip["visual_tokens"], None), after])
     for _ in range(2):
         llm.rewind(0)
         llm.append(prompt[:20])  # in two pieces: the second attends to the first

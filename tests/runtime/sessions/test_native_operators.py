@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from storm_edge.plugins import libraries
-from storm_edge.runtime import doctor
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
@@ -33,10 +32,3 @@ def test_a_broken_library_is_one_line_that_says_what_to_do(
     with pytest.raises(EngineError, match=r"cannot load the operators in .*: run `make plugin` again") as broken:
         OnnxRuntimeSession(bundle / "graphs" / "temporal.onnx")
     assert "\n" not in str(broken.value)
-
-
-def test_doctor_says_which_native_forms_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORM_PLUGIN_PATH", str(tmp_path))
-    assert "not built" in doctor.operator_facts()["ONNX Runtime"]
-    (tmp_path / libraries.ONNXRUNTIME).touch()
-    assert doctor.operator_facts()["ONNX Runtime"] == f"native: {tmp_path / libraries.ONNXRUNTIME}"

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -133,6 +134,21 @@ extern "C" int64_t emulate_scan(int64_t batch, int64_t length, int64_t channels,
   }
   for (std::thread& thread : threads) thread.join();
   return failed ? -1 : plan.chunks;
+}
+
+// The plan of a scan of any size, without running it: chunks, rows, slots, bytes of workspace, and the chunk, the row and
+// the first word of the slot that the last ticket stands for. Returns whether the kernel takes the size.
+extern "C" int plan_scan(int64_t batch, int64_t length, int64_t channels, int64_t state, int64_t* numbers) {
+  const Shape shape = {batch, length, channels, state};
+  if (!fits(shape)) return 0;
+  const Plan plan = make_plan(shape);
+  const uint32_t blocks = static_cast<uint32_t>(plan.chunks) * static_cast<uint32_t>(plan.rows);
+  const Task last = task_of(blocks - 1, plan);
+  const int64_t words = slot_index(plan, static_cast<int32_t>(state), last.row, last.chunk % plan.slots);
+  const int64_t all[] = {plan.chunks, plan.rows, plan.slots, static_cast<int64_t>(workspace_bytes(shape)),
+                         last.chunk,  last.row,  words};
+  std::copy(std::begin(all), std::end(all), numbers);
+  return 1;
 }
 
 #if defined(EMULATION_MAIN)

@@ -1,6 +1,7 @@
 """The CUDA kernel's blocks, played by host threads: the same headers, no GPU (emulation.cpp says what is missing)."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,18 +20,21 @@ COMPILER = shutil.which("c++") or shutil.which("g++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler: install g++ to test the CUDA algorithm")
 
 
-def compile_emulation(target: Path, *flags: str) -> Path:
+def compile_emulation(target: Path, *flags: str, source: str = "emulation.cpp") -> Path:
     command = [COMPILER, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{PLUGINS}", *flags]
-    subprocess.run([*command, str(HERE / "emulation.cpp"), "-o", str(target)], check=True)
+    subprocess.run([*command, str(HERE / source), "-o", str(target)], check=True)
     return target
 
 
 @pytest.fixture(scope="module")
-def emulate(tmp_path_factory):
+def library(tmp_path_factory):
+    flags = ("-shared", "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
+    return ctypes.CDLL(str(compile_emulation(tmp_path_factory.mktemp("emulation") / "emulation.so", *flags)))
+
+
+@pytest.fixture(scope="module")
+def emulate(library):
     """emulate(inputs, reverse, workers=3, in_flight=0, order=0): y, final state and the number of chunks."""
-    library = ctypes.CDLL(
-        str(compile_emulation(tmp_path_factory.mktemp("emulation") / "emulation.so", "-shared", "-fPIC"))
-    )
     library.emulate_scan.restype = ctypes.c_int64
     library.emulate_scan.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int] + [ctypes.c_void_p] * 11 + [ctypes.c_int] * 3
 
@@ -102,6 +106,28 @@ def test_rings_that_are_used_again_change_no_bit_however_many_blocks_run(workers
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    ("batch", "length", "channels", "state"),
+    [(1, 131_072, 7168, 16), (64, 131_072, 7168, 256), (1, 2**31 * 128 - 128, 32, 1), (2**31 - 1, 128, 32, 256)],
+)
+def test_the_largest_sizes_overflow_no_index(batch, length, channels, state, library):
+    numbers = (ctypes.c_int64 * 7)()
+    assert library.plan_scan(*map(ctypes.c_int64, (batch, length, channels, state)), numbers)
+    chunks, rows, slots, size, last_chunk, last_row, last_word = numbers
+    assert (chunks, rows) == (-(-length // CHUNK), batch * -(-channels // 32))
+    assert (last_chunk, last_row) == (chunks - 1, rows - 1)
+    of_a_slot = (1 + state) * 32
+    assert last_word == ((rows - 1) * slots + (chunks - 1) % slots) * of_a_slot
+    if chunks > 1:
+        assert 0 <= size - 8 * rows * slots * of_a_slot - 4 * rows <= 512
+
+
+@pytest.mark.parametrize(("batch", "length", "channels"), [(1, 2**31 * 128, 32), (2**31, 128, 32), (64, 2**31, 7168)])
+def test_more_blocks_than_a_launch_can_have_are_refused(batch, length, channels, library):
+    numbers = (ctypes.c_int64 * 7)()
+    assert not library.plan_scan(*map(ctypes.c_int64, (batch, length, channels, 16)), numbers)
+
+
 @pytest.mark.parametrize("order", [BACKWARDS, SHUFFLED])
 def test_the_order_of_threads_between_two_barriers_changes_no_bit(order, emulate, scan_inputs):
     inputs = scan_inputs(1, 5 * CHUNK - 7, 40, 17)
@@ -127,3 +153,35 @@ def test_a_sanitizer_finds_nothing_while_blocks_look_back(sanitizer, tmp_path):
     if "unexpected memory mapping" in result.stderr:
         pytest.skip("this kernel's address randomisation is too much for this compiler's ThreadSanitizer")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory):
+    """threads(left_out): blocks with a thread for each of theirs, under ThreadSanitizer; 0 leaves no barrier out."""
+    program = tmp_path_factory.mktemp("threads") / "threads"
+    compile_emulation(program, "-fsanitize=thread", "-g", source="threads.cpp")
+
+    def run(left_out):
+        result = subprocess.run(
+            [str(program), str(left_out)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},
+        )
+        if "unexpected memory mapping" in result.stderr:
+            pytest.skip("this kernel's address randomisation is too much for this compiler's ThreadSanitizer")
+        return result
+
+    return run
+
+
+def test_no_two_threads_of_a_block_meet_in_shared_memory_without_a_barrier_between_them(threads):
+    result = threads(0)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("left_out", [1, 2, 3, 4])
+def test_a_barrier_that_is_missing_is_found(left_out, threads):
+    assert "data race" in threads(left_out).stderr

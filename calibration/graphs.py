@@ -1,0 +1,40 @@
+"""A bundle's graphs as calibration runs them: in fp32, smoothed where there are scales, in a temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from storm_edge.export.graph_file import Reader, load_model
+from storm_edge.export.passes.smooth import smooth
+from storm_edge.export.passes.widen import widen
+from storm_edge.runtime.bundle import Bundle, Stage
+
+Scales = Mapping[Stage, Mapping[str, NDArray[np.float32]]]  # by the name of a norm's output, [channels]
+VISION_BATCH = 8  # frames
+
+
+def fp32_graph(bundle: Bundle, stage: Stage, scales: Scales) -> tuple[onnx.ModelProto, dict[str, Reader]]:
+    """A stage's graph and the readers of its weights."""
+    loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
+    model, readers = loaded.model, dict(loaded.tensors)
+    if bundle.manifest.dtype != "float32":
+        widen(model, readers)
+    smooth(model, readers, scales.get(stage, {}))
+    return model, readers
+
+
+def fill_groups(tokens: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
+    """Tokens (T, N, D) as the temporal graph takes them: (1, T', N, D), the last frame filling up the last group."""
+    if missing := -len(tokens) % pool:
+        tokens = np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)])
+    return tokens[None]
+
+
+def some_rows(rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
+    """At most `number` rows of a matrix, evenly spread."""
+    picked: NDArray[np.float32] = rows[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)]
+    return picked

@@ -1,0 +1,44 @@
+#include "cuda/c_api.h"
+
+#include <cuda_runtime_api.h>
+
+#include "causal_conv1d/cuda/causal_conv1d.h"
+#include "selective_scan/cuda/selective_scan.h"
+
+#define STORM_EXPORT __attribute__((visibility("default")))
+
+namespace {
+
+const char* name_of(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorName(error); }
+
+}  // namespace
+
+extern "C" {
+
+STORM_EXPORT size_t storm_cuda_selective_scan_workspace(int64_t batch, int64_t length, int64_t channels,
+                                                        int64_t state) {
+  return storm::cuda::selective_scan_workspace(batch, length, channels, state);
+}
+
+STORM_EXPORT const char* storm_cuda_selective_scan(int type, int64_t batch, int64_t length, int64_t channels,
+                                                   int64_t state, int reverse, const void* u, const void* delta,
+                                                   const void* A, const void* B, const void* C, const void* D,
+                                                   const void* z, const void* delta_bias, const void* initial_state,
+                                                   void* y, void* final_state, void* workspace, void* stream) {
+  return name_of(storm::cuda::selective_scan(
+      {static_cast<storm::Type>(type), batch, length, channels, state, reverse != 0, u, delta,
+       static_cast<const float*>(A), B, C, static_cast<const float*>(D), z, static_cast<const float*>(delta_bias),
+       static_cast<const float*>(initial_state), y, static_cast<float*>(final_state)},
+      workspace, static_cast<cudaStream_t>(stream)));
+}
+
+STORM_EXPORT const char* storm_cuda_causal_conv1d(int type, int64_t batch, int64_t length, int64_t channels,
+                                                  int64_t width, int reverse, const void* x, const void* weight,
+                                                  const void* bias, const void* initial_state, void* y,
+                                                  void* final_state, void* stream) {
+  return name_of(storm::cuda::causal_conv1d({static_cast<storm::Type>(type), batch, length, channels, width,
+                                             reverse != 0, x, weight, bias, initial_state, y, final_state},
+                                            static_cast<cudaStream_t>(stream)));
+}
+
+}  // extern "C"

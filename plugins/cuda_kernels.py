@@ -1,0 +1,78 @@
+"""The CUDA kernels of libstorm_cuda.so by memory address, where it has been built (standard library only)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from storm_edge.plugins.cpu_kernels import switched_off
+from storm_edge.plugins.libraries import CUDA, build_command, find_library
+from storm_edge.plugins.op_schema import FLOATING
+
+# What the kernels take at most; PyTorch's own forms take more.
+MAXIMUM_STATE = 256
+
+
+class CudaKernels:
+    """The functions of the library: they enqueue on `stream` (a cudaStream_t's address) of the current device.
+
+    They return before the work is done; where it cannot be enqueued, they raise RuntimeError with CUDA's reason.
+    """
+
+    def __init__(self, library: Path):
+        self._library = ctypes.CDLL(str(library))
+        self._library.storm_cuda_selective_scan_workspace.restype = ctypes.c_size_t
+        for function in (self._library.storm_cuda_selective_scan, self._library.storm_cuda_causal_conv1d):
+            function.restype = ctypes.c_char_p
+
+    def selective_scan_workspace(self, sizes: Sequence[int]) -> int:
+        """How many bytes `selective_scan` needs besides its arrays; sizes: batch, length, channels, state."""
+        return int(self._library.storm_cuda_selective_scan_workspace(*map(ctypes.c_int64, sizes)))
+
+    def selective_scan(
+        self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], stream: int
+    ) -> None:
+        """SelectiveScan on contiguous arrays; sizes: batch, length, channels, state; inputs, outputs, workspace."""
+        self._call(self._library.storm_cuda_selective_scan, "SelectiveScan", dtype, sizes, reverse, addresses, stream)
+
+    def causal_conv1d(
+        self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], stream: int
+    ) -> None:
+        """CausalConv1d on contiguous arrays; sizes: batch, length, channels, width; inputs, then outputs."""
+        self._call(self._library.storm_cuda_causal_conv1d, "CausalConv1d", dtype, sizes, reverse, addresses, stream)
+
+    @staticmethod
+    def _call(
+        function: ctypes._NamedFuncPointer,
+        name: str,
+        dtype: str,
+        sizes: Sequence[int],
+        reverse: bool,
+        addresses: Sequence[int],
+        stream: int,
+    ) -> None:
+        error: bytes | None = function(
+            ctypes.c_int(FLOATING.index(dtype)),
+            *map(ctypes.c_int64, sizes),
+            ctypes.c_int(reverse),
+            *map(ctypes.c_void_p, addresses),
+            ctypes.c_void_p(stream),
+        )
+        if error is None:
+            return
+        advice = {
+            b"cudaErrorNoKernelImageForDevice": f": it was built for other GPUs: run `{build_command()}` here",
+            b"cudaErrorInvalidValue": f" for the sizes {', '.join(map(str, sizes))}",
+        }
+        raise RuntimeError(f"storm::{name} on CUDA failed with {error.decode()}{advice.get(error, '')}")
+
+
+def cuda_kernels() -> CudaKernels | None:
+    """The kernels, or None where they are switched off or not built; raises OSError where they cannot be loaded."""
+    library = None if switched_off() else find_library(CUDA)
+    return None if library is None else _load(library)
+
+
+_load = cache(CudaKernels)

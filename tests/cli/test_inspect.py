@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from storm_edge.cli.inspect import command
+from storm_edge.runtime.errors import BuildError
+
+
+def inspect(bundle: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(command, [str(bundle), *arguments], obj={"quiet": False, "verbose": False})
+
+
+def test_calibrations_are_listed(bundle: Path, calibrated: Path, copy_of: Callable[[Path], Path]) -> None:
+    assert "calibrations: none: storm calibrate" in inspect(bundle).stdout
+    facts = json.loads(inspect(calibrated, "--json").stdout)
+    assert facts["calibrations"] == {"clips": "minmax of 8 clips, 29 of 29 layers quantized"}
+    damaged = copy_of(calibrated)
+    (damaged / "calibration" / "clips" / "layers.json").write_text("[]")
+    failed = inspect(damaged)
+    assert isinstance(failed.exception, BuildError)
+    assert "layers.json is damaged" in str(failed.exception)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from storm_edge.export.graph_file import load_model, save_model
+from storm_edge.export.passes.fuse_decoder import fuse_decoder
+from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
+
+LENGTH = 1024
+
+
+@pytest.fixture(scope="module")
+def fused(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle's fp32 decoder, fused."""
+    opened = Bundle.open(bundle)
+    loaded = load_model(opened.path(opened.manifest.graphs["decoder"].file))
+    fuse_decoder(loaded.model, opened.config.llm, LENGTH)
+    path = tmp_path_factory.mktemp("fused") / "decoder.onnx"
+    save_model(loaded.model, path, "decoder.data", loaded.tensors)
+    return path
+
+
+def decoder(bundle: Path, graph: Path, chunk: int = 256) -> OnnxRuntimeDecoder:
+    opened = Bundle.open(bundle)
+    embedding = EmbeddingTable.open(opened.path(opened.manifest.embedding))
+    return OnnxRuntimeDecoder(graph, opened.config.llm, embedding, LENGTH, chunk)
+
+
+@pytest.mark.parametrize("chunk", [7, 256])
+def test_it_computes_what_the_canonical_graph_does(bundle: Path, fused: Path, chunk: int) -> None:
+    canonical, ours = decoder(bundle, bundle / "graphs" / "decoder.onnx"), decoder(bundle, fused, chunk)
+    rng = np.random.default_rng(0)
+    prompt = rng.standard_normal((600, 128)).astype(np.float32)  # more than a step of the cache
+    question = rng.standard_normal((9, 128)).astype(np.float32)
+    for _ in range(2):
+        for llm in (canonical, ours):
+            llm.rewind(min(llm.position, 50))
+        start = canonical.position
+        expected, logits = (llm.append(prompt[start:]) for llm in (canonical, ours))
+        np.testing.assert_allclose(logits, expected, atol=2e-4)
+        expected, logits = (llm.append(question) for llm in (canonical, ours))
+        for _ in range(12):
+            np.testing.assert_allclose(logits, expected, atol=2e-4)
+            token = int(expected.argmax())
+            assert int(logits.argmax()) == token
+            expected, logits = (llm.append(llm.embed([token])) for llm in (canonical, ours))
+
+
+def test_it_needs_no_opset_above_20_and_nothing_that_only_newer_ones_have(bundle: Path, fused: Path) -> None:
+    model = onnx.load(fused, load_external_data=False)
+    canonical = onnx.load(bundle / "graphs" / "decoder.onnx", load_external_data=False)
+    assert {(e.domain, e.version) for e in model.opset_import} == {("", 20), ("com.microsoft", 1)}
+    assert model.ir_version <= 10
+    fused_ones = {"GroupQueryAttention", "SimplifiedLayerNormalization"}
+    standard = {n.op_type for n in model.graph.node} - fused_ones
+    assert all(onnx.defs.get_schema(op, 20).since_version <= 20 for op in standard)
+    assert [v.name for v in model.graph.input] == [v.name for v in canonical.graph.input]
+    assert [v.name for v in model.graph.output] == [v.name for v in canonical.graph.output]
+    assert len([n for n in model.graph.node if n.op_type == "GroupQueryAttention"]) == 4
+
+
+def test_a_graph_that_is_no_decoder_of_ours_is_refused(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    model = load_model(opened.path(opened.manifest.graphs["decoder"].file)).model
+    for node in model.graph.node:
+        if node.op_type == "RotaryEmbedding":
+            node.op_type = "Identity"
+    with pytest.raises(ValueError, match="belongs to Identity where the decoder has RotaryEmbedding"):
+        fuse_decoder(model, opened.config.llm, LENGTH)
