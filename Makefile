@@ -29,6 +29,8 @@ DEMO := $(if $(wildcard demo/checkpoint/config.json),demo/checkpoint,$(OUT)/chec
 CHECKPOINT ?= $(DEMO)
 BUNDLE ?= $(if $(filter $(DEMO),$(CHECKPOINT)),$(OUT)/bundle,out/$(notdir $(CHECKPOINT:%/=%))/bundle)
 TARGET ?= cpu
+# The demo's model is recorded on clips of its own kind.
+EXPORT_FLAGS ?= $(if $(filter demo/checkpoint,$(CHECKPOINT)),--clips demo)
 
 .PHONY: help setup demo export build engine verify check test plugin fuzz test-gpu test-sanitize test-tensorrt format parity \
   engines-report clean
@@ -62,7 +64,7 @@ $(OUT)/checkpoint/config.json: | $(STAMP)
 	$(BIN)/storm init storm-mini -o $(OUT)/checkpoint --force
 
 export: $(CHECKPOINT)/config.json | $(STAMP) ## CHECKPOINT=... to BUNDLE=...
-	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) --force
+	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) $(EXPORT_FLAGS) --force
 
 build: $(STAMP) ## Engine for TARGET=... from BUNDLE=...
 	$(BIN)/storm build $(BUNDLE) --target $(TARGET)
@@ -72,7 +74,7 @@ engine: $(BUNDLE)/manifest.json ## CHECKPOINT=... to an engine for TARGET=... PR
 	  $(if $(LLM_PRECISION),--llm-precision $(LLM_PRECISION)) $(BUILD_FLAGS)
 
 $(BUNDLE)/manifest.json: $(CHECKPOINT)/config.json | $(STAMP)
-	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) --force
+	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) $(EXPORT_FLAGS) --force
 
 verify: $(STAMP) ## Compare the engine of BUNDLE=... with PyTorch's record
 	$(BIN)/storm verify $(BUNDLE)

@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from storm_edge.calibration.analysis import Analysis
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.scaling import Scale
 from storm_edge.calibration.smoothing import Smooth
@@ -49,6 +50,7 @@ from storm_edge.runtime.question_file import read_questions
 from storm_edge.runtime.targets import target
 
 CLIPS, FRAMES = 32, 16
+MAX_LOSS = 0.05  # relative error of the visual tokens up to which layers are quantized
 STAGES = ("vision", "temporal", "chain")
 ENCODERS = BuildOptions(stages=("vision", "temporal"), max_frames=16, prepare_only=True, allow_mismatch=True)
 
@@ -176,19 +178,21 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
         return (clip for clip, _ in train(bundle))
 
     calibrate(bundle, clips, "plain", samples=CLIPS)
+    calibrate(bundle, clips, "chosen", samples=CLIPS, analysis=Analysis(max_loss=MAX_LOSS))
     calibrate(bundle, clips, "awq", samples=CLIPS, scale=scale(bundle))
     h100 = target("h100")
 
-    def simulated(precision: str) -> EngineRecord:
-        given = {"precision": precision, "llm_precision": "fp16", "calibration": "plain", "allow_mismatch": True}
+    def simulated(precision: str, calibration: str = "chosen") -> EngineRecord:
+        given = {"precision": precision, "llm_precision": "fp16", "calibration": calibration, "allow_mismatch": True}
         return build_simulated(bundle, h100, BuildOptions(**given))
 
-    def cpu(precision: str, llm: str, calibration: str = "plain") -> EngineRecord:
+    def cpu(precision: str, llm: str, calibration: str = "chosen") -> EngineRecord:
         return build_cpu(bundle, precision, llm, calibration=calibration, allow_mismatch=True)
 
     # Built one at a time, just before it is asked: the two int4 engines have one name.
     engines: dict[str, Callable[[], EngineRecord]] = {
         "fp32": lambda: cpu("fp32", "fp32"),
+        "int8 encoders, all layers, CPU": lambda: cpu("int8", "fp32", "plain"),
         "int8 encoders, CPU": lambda: cpu("int8", "fp32"),
         "int8 encoders, TensorRT (simulated)": lambda: simulated("int8"),
         "fp8 encoders, TensorRT (simulated)": lambda: simulated("fp8"),
@@ -196,7 +200,7 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
         "int4 language model": lambda: cpu("fp32", "int4"),
         "int4 language model, scaled": lambda: cpu("fp32", "int4", "awq"),
         "int8 encoders, int8 language model": lambda: cpu("int8", "int8"),
-        "int8 encoders, int4 language model, scaled": lambda: cpu("int8", "int4", "awq"),
+        "int8 encoders, int4 language model": lambda: cpu("int8", "int4"),
     }
     answers: dict[str, list[Result]] = {}
     logits: dict[str, float] = {}

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from storm_edge.cli.progress import progress, say
+
+if TYPE_CHECKING:
+    from storm_edge.export.export_bundle import ClipSource
+
+CLIPS, FRAMES = 3, 16  # that are recorded
 
 
 @click.command("export")
@@ -20,6 +27,7 @@ from storm_edge.cli.progress import progress, say
 )
 @click.option("--temporal-pool", type=click.IntRange(1), help="Consecutive frames averaged; default: the checkpoint's.")
 @click.option("--spatial-pool", type=click.IntRange(1), help="Side of the averaged block of tokens; 2 means 2 x 2.")
+@click.option("--clips", help="`demo`, or a folder of videos or images, to record; default: synthetic frames.")
 @click.option("--force", is_flag=True, help="Replace the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the bundle and the seconds of every step as JSON.")
 @click.pass_context
@@ -30,10 +38,14 @@ def command(
     dtype: str | None,
     temporal_pool: int | None,
     spatial_pool: int | None,
+    clips: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Export CHECKPOINT to a bundle: ONNX graphs, tokenizer, and what PyTorch makes of a few clips."""
+    """Export CHECKPOINT to a bundle: ONNX graphs, tokenizer, and what PyTorch makes of a few clips.
+
+    Engines are verified on those clips. With int8 and fp8 in mind, give some like those that it will be shown.
+    """
     from storm_edge.export.export_bundle import export_bundle
 
     with progress(ctx, "export") as step:
@@ -43,6 +55,7 @@ def command(
             dtype=dtype,  # type: ignore[arg-type]  # click.Choice has checked it
             temporal_pool=temporal_pool,
             spatial_pool=spatial_pool,
+            clips=None if clips is None else _clips(clips),
             force=force,
             progress=step,
         )
@@ -50,3 +63,19 @@ def command(
         click.echo(json.dumps({"bundle": str(output), "seconds": step.seconds}))
     else:
         say(ctx, f"{output}: a bundle. Next: storm build {output} --target cpu")
+
+
+def _clips(data: str) -> ClipSource:
+    """Three clips of the demo's, or of a folder."""
+    from storm_edge.calibration.samples import clips_of_folder, find_videos
+    from storm_edge.demo.dataset import samples
+    from storm_edge.export.export_bundle import QUESTIONS
+
+    if data == "demo":
+        return lambda size: (
+            (s.frames, s.question.text) for s in islice(samples(frames=FRAMES, size=size, split="train"), CLIPS)
+        )
+    find_videos(Path(data))  # refuses a wrong folder before weights are loaded
+    return lambda size: zip(
+        clips_of_folder(Path(data), samples=CLIPS, frames=FRAMES, size=size), QUESTIONS, strict=False
+    )

@@ -43,6 +43,7 @@ BUDGETS = {
     "temporal and spatial pooling, and sampling": Budget(4, 2, 2),
 }
 LENGTHS = (8, 16, 32, 64, 128)
+TABLES = ("types", "budgets", "lengths")
 _BATCH_FRAMES = 480  # frames that pass the tower at once
 
 
@@ -51,16 +52,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m storm_edge.demo.measure", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-n", type=int, default=2000, help="questions a row (default: 2000)")
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES, help="which to print; default: all")
     parser.add_argument("--lengths", type=int, nargs="*", default=LENGTHS, help="clip lengths")
     parser.add_argument("--without", type=Path, help="a checkpoint trained with --no-temporal, to compare with")
     parser.add_argument("--results", type=Path, help="what `storm eval --data demo -o` wrote, to compare answers with")
     given = parser.parse_args()
 
     ask = Asker(given.checkpoint)
-    for frames in (16, 32):
-        _print_types(frames, ask(frames, given.n, [TRAINED])[0])
-    _print_budgets(32, ask.per_frame, ask(32, given.n, BUDGETS.values()))
-    _print_lengths({frames: ask(frames, given.n, [TRAINED])[0] for frames in given.lengths})
+    if "types" in given.tables:
+        for frames in (16, 32):
+            _print_types(frames, ask(frames, given.n, [TRAINED])[0])
+    if "budgets" in given.tables:
+        _print_budgets(32, ask.per_frame, ask(32, given.n, BUDGETS.values()))
+    if "lengths" in given.tables:
+        _print_lengths({frames: ask(frames, given.n, [TRAINED])[0] for frames in given.lengths})
     if given.without:
         bare = Asker(given.without)
         for frames in (16, 32):

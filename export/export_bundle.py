@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,10 @@ from storm_edge.runtime.publish import staging
 # Above this, the record is one short clip, computed with one layer of the language model in memory at a time.
 WHOLE_MODEL_BYTES = 4 * 10**9
 GREEDY_TOKENS, GREEDY_TOKENS_STREAMED = 64, 8
+# What is asked about reference clips that bring no question of their own.
+QUESTIONS = ("What happens in this video?", "Which way does the square move?", "Describe the first frame.")
+# The model's image size -> clips uint8 (frames, size, size, 3), each with a question.
+ClipSource = Callable[[int], Iterable[tuple[NDArray[np.uint8], str]]]
 _PACKAGES = ("storm-edge", "torch", "transformers", "onnx", "onnxscript", "numpy")
 
 
@@ -54,13 +59,16 @@ def export_bundle(
     dtype: DType | None = None,
     temporal_pool: int | None = None,
     spatial_pool: int | None = None,
+    clips: ClipSource | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Write the bundle of a checkpoint to the folder `output`.
 
     `dtype` is the type of weights and activations in the graphs, by default the checkpoint's; the pooling factors
-    override the configuration's. Raises UsageError where `output` exists and not `force`, CheckpointError.
+    override the configuration's. `clips` gives what the reference record is made of, by default synthetic frames, for
+    which a calibration's ranges may not hold. Raises UsageError where `output` exists and not `force`, and for clips
+    that are too short or of another size; CheckpointError.
     """
     if output.exists() and not force:
         raise UsageError(f"{output} exists already: choose another folder or add --force to replace it.")
@@ -76,13 +84,14 @@ def export_bundle(
         vision, temporal = load_vision(checkpoint), load_temporal(checkpoint, config)
         progress("reference record")
         streamed = checkpoint.nbytes > WHOLE_MODEL_BYTES
-        clips = _reference_clips(config, ChatPrompt.open(folder / "tokenizer"), short=streamed)
+        asked = (clips or _synthetic_clips(config.reduction.temporal_pool))(config.vision.image_size)
+        recorded = _reference_clips(config, ChatPrompt.open(folder / "tokenizer"), asked, short=streamed)
         llm = stream_language_model(checkpoint) if streamed else load_language_model(checkpoint)
         steps = GREEDY_TOKENS_STREAMED if streamed else GREEDY_TOKENS
         clip_files = []
         (folder / "reference").mkdir()
         with without_cpu_kernels():
-            for i, record in enumerate(record_clips(clips, vision, temporal, llm, steps, progress)):
+            for i, record in enumerate(record_clips(recorded, vision, temporal, llm, steps, progress)):
                 clip_files.append(f"reference/clip{i}.safetensors")
                 write_safetensors(folder / clip_files[-1], record)
         del llm
@@ -129,16 +138,27 @@ def synthetic_frames(count: int, size: int, seed: int) -> NDArray[np.uint8]:
     return frames.clip(0, 255).astype(np.uint8)
 
 
-def _reference_clips(config: StormConfig, prompt: ChatPrompt, *, short: bool) -> list[ReferenceClip]:
-    k = config.reduction.temporal_pool
+def _synthetic_clips(k: int) -> ClipSource:
+    lengths = (max(2 * k, 4), k, 3 * k)
+    return lambda size: [(synthetic_frames(n, size, i), QUESTIONS[i]) for i, n in enumerate(lengths)]
+
+
+def _reference_clips(
+    config: StormConfig, prompt: ChatPrompt, asked: Iterable[tuple[NDArray[np.uint8], str]], *, short: bool
+) -> list[ReferenceClip]:
+    """The clips, of whole groups of k frames; `short` keeps one of four frames or so."""
+    k, size = config.reduction.temporal_pool, config.vision.image_size
     newline = prompt.newline_id if config.reduction.newline_token else None
-    questions = ("What happens in this video?", "Which way does the square move?", "Describe the first frame.")
-    groups = (max(4 // k, 1),) if short else (2, 1, 3)  # of k frames
     clips = []
-    for seed, (count, question) in enumerate(zip(groups, questions, strict=False)):
+    for frames, question in islice(asked, 1 if short else None):
+        if frames.shape[1:] != (size, size, 3) or len(frames) < k:
+            raise UsageError(
+                f"a reference clip is {frames.shape}, but the model sees {size} x {size} pixels and pools {k} frames:"
+                f" give clips (frames, {size}, {size}, 3) of {k} frames or more."
+            )
         ids = prompt.render([Message("user", question, video=True)])
-        frames = synthetic_frames(count * k, config.vision.image_size, seed)
-        clips.append(ReferenceClip(frames, ids.before, ids.after, newline))
+        groups = max(4 // k, 1) if short else len(frames) // k
+        clips.append(ReferenceClip(frames[: groups * k], ids.before, ids.after, newline))
     return clips
 
 

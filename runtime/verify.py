@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.engine import CheckResult, EngineRecord
+from storm_edge.runtime.engine import SIMULATED, CheckResult, EngineRecord
 from storm_edge.runtime.errors import BundleError, EngineError, ParityError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
@@ -122,8 +122,21 @@ def require(results: list[CheckResult], name: str) -> None:
         raise ParityError(
             f"engine {name} differs from the checkpoint: {len(failed)} of {len(results)} checks failed,"
             f" first {first.stage} {first.metric} = {first.value:.6g} (limit {first.limit:.6g}) on {first.clip}:"
-            " do not use it; build it again, or report it if that does not help."
+            f" do not use it; {_advice(name, first.stage)}."
         )
+
+
+def _advice(name: str, stage: str) -> str:
+    """What to do about an engine whose `stage` fails first."""
+    encoders, _, llm = name.removesuffix(SIMULATED).partition("-llm-")
+    if stage != "decoder" and encoders.endswith(("-int8", "-fp8")):
+        return (
+            "record clips like those it was calibrated on with `storm export --clips`, and leave the layers that cost"
+            " most in floating point with `storm calibrate --analyze --max-loss 0.05`"
+        )
+    if stage == "decoder" and llm == "int4":
+        return "scale its weights with `storm calibrate --awq`, or take --llm-precision int8"
+    return "build it again, or report it if that does not help"
 
 
 def _check_clip(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
