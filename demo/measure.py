@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -16,6 +17,7 @@ from pathlib import Path
 from storm_edge.demo.dataset import TYPES, make_sample
 from storm_edge.demo.items import FRAMES, demo_item
 from storm_edge.demo.questions import CONTROL_TYPES, TIME_TYPES
+from storm_edge.runtime.errors import StormError, UsageError
 from storm_edge.runtime.evaluate import Result, Score, is_right, paired
 
 
@@ -57,7 +59,13 @@ def main() -> None:
     parser.add_argument("--without", type=Path, help="a checkpoint trained with --no-temporal, to compare with")
     parser.add_argument("--results", type=Path, help="what `storm eval --data demo -o` wrote, to compare answers with")
     given = parser.parse_args()
+    try:
+        _measure(given)
+    except StormError as e:
+        sys.exit(f"error: {e}")
 
+
+def _measure(given: argparse.Namespace) -> None:
     ask = Asker(given.checkpoint)
     if "types" in given.tables:
         for frames in (16, 32):
@@ -155,10 +163,16 @@ def _print_without(frames: int, bare: Sequence[Sequence[Result]], whole: Sequenc
 
 
 def _print_agreement(path: Path, ask: Callable[[int], list[Result]]) -> None:
-    about, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    engine = {row["id"]: row["predicted"] for row in rows}
-    same = [engine[a.id] == a.predicted for a in ask(len(rows))]
-    print(f"\nEngine {about['engine']} and PyTorch give the same answer to {sum(same)} of {len(same)} questions.")
+    try:
+        about, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        name, engine = about["engine"], {row["id"]: row["predicted"] for row in rows}
+        same = [engine[a.id] == a.predicted for a in ask(len(rows))]
+    except (OSError, ValueError, LookupError, TypeError) as e:
+        again = f"write it with `storm eval BUNDLE --data demo --frames {FRAMES} -o {path}`"
+        raise UsageError(
+            f"{path} does not hold answers to the demo's questions at {FRAMES} frames ({e}): {again}."
+        ) from e
+    print(f"\nEngine {name} and PyTorch give the same answer to {sum(same)} of {len(same)} questions.")
 
 
 if __name__ == "__main__":

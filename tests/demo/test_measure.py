@@ -63,3 +63,11 @@ def test_it_prints_every_table_and_how_many_answers_agree(
     assert printed.count("| time/blinks |") == 2
     assert printed.count("pooled, k = 4: time/blinks") == 2
     assert "| 12 | " in printed
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["whole", "--tables", "--results", "nothing.jsonl"]])
+def test_what_cannot_be_read_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["measure", *arguments])
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*no(where|thing)[^\n]*$"):
+        measure.main()
