@@ -8,52 +8,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
-import onnx
-import onnxruntime
 import torch
-from onnx import TensorProto, helper
+from operator_forms import THREADS, Form, conditions, onnxruntime_form
 
 from storm_edge.plugins import libraries
 from storm_edge.plugins.cpu_kernels import cpu_kernels
-from storm_edge.plugins.op_schema import Value
 from storm_edge.plugins.selective_scan.onnx_function import selective_scan_function
 from storm_edge.plugins.selective_scan.op import SCHEMA
 from storm_edge.plugins.selective_scan.torch_op import scan_token_by_token
-from storm_edge.runtime.doctor import examine
 
-THREADS = 2
 # Vector operations that plugins/cpu/simd.h and plugins/selective_scan/cpu/kernel.h spend: on an exponential that is
 # summed and nothing else, on a state and token, on a token's softplus, skip connection and gate.
 FOR_PACE, FOR_STATE, FOR_TOKEN = 11, 13, 40
 # Times as fast as the ONNX function and as the PyTorch loop with as many threads.
 AIMS = (10, 50)
-NUMPY = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-ONNX = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
-
-
-@dataclass
-class Form:
-    """One way to run the operator, and the best of its runs so far, in seconds."""
-
-    name: str
-    run: Callable[[], object]
-    wall: float = float("inf")
-    processor: float = float("inf")
-
-    def measure(self) -> None:
-        """Run once more."""
-        wall, used = time.perf_counter(), time.process_time()
-        self.run()
-        used, wall = time.process_time() - used, time.perf_counter() - wall
-        self.wall, self.processor = min(self.wall, wall), min(self.processor, used)
 
 
 def random_inputs(length: int, channels: int, state: int) -> dict[str, np.ndarray]:
@@ -64,45 +35,6 @@ def random_inputs(length: int, channels: int, state: int) -> dict[str, np.ndarra
     inputs["A"] = -np.arange(1, state + 1, dtype=np.float32) * rng.uniform(0.5, 1.5, (channels, state)).astype("f")
     inputs["delta_bias"] = rng.uniform(-7.0, -2.0, channels).astype(np.float32)
     return inputs
-
-
-def onnxruntime_form(name: str, inputs: dict[str, np.ndarray], dtype: str, native: bool) -> Form:
-    """The operator alone in ONNX Runtime, native or as its function; tensors stay where they are."""
-
-    def info(value: Value) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(value.name, ONNX[dtype if value.type == "T" else value.type], value.axes)
-
-    node = helper.make_node(
-        SCHEMA.name,
-        [v.name for v in SCHEMA.inputs],
-        [v.name for v in SCHEMA.outputs],
-        domain=SCHEMA.domain,
-        **SCHEMA.attributes(reverse=False),
-    )
-    graph = helper.make_graph([node], "g", [info(v) for v in SCHEMA.inputs], [info(v) for v in SCHEMA.outputs])
-    imports = [helper.make_opsetid("", 20), helper.make_opsetid(SCHEMA.domain, SCHEMA.version)]
-    model = helper.make_model(graph, opset_imports=imports, functions=[selective_scan_function()], ir_version=10)
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    if native:
-        options.register_custom_ops_library(str(libraries.find_library(libraries.ONNXRUNTIME)))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    binding = session.io_binding()
-    typed = {v.name: inputs[v.name].astype(NUMPY[dtype if v.type == "T" else v.type]) for v in SCHEMA.inputs}
-    for v in SCHEMA.inputs:
-        kind = ONNX[dtype if v.type == "T" else v.type]
-        binding.bind_input(v.name, "cpu", 0, kind, typed[v.name].shape, typed[v.name].ctypes.data)
-    y, final_state = np.empty_like(typed["u"]), np.empty_like(typed["initial_state"])
-    binding.bind_output("y", "cpu", 0, ONNX[dtype], y.shape, y.ctypes.data)
-    binding.bind_output("final_state", "cpu", 0, TensorProto.FLOAT, final_state.shape, final_state.ctypes.data)
-    keep = (typed, y, final_state)  # the binding holds addresses only
-
-    def run() -> object:
-        session.run_with_iobinding(binding)
-        return keep
-
-    return Form(name, run)
 
 
 def torch_form(inputs: dict[str, np.ndarray], threads: int) -> Form:
@@ -130,10 +62,12 @@ def main() -> None:
 
     inputs = random_inputs(args.length, args.channels, args.state)
     native = [
-        onnxruntime_form(f"native in ONNX Runtime, {dtype}", inputs, dtype, native=True)
+        onnxruntime_form(f"native in ONNX Runtime, {dtype}", SCHEMA, inputs, dtype)
         for dtype in ("float32", "float16", "bfloat16")
     ]
-    function = onnxruntime_form("ONNX function in ONNX Runtime, float32", inputs, "float32", native=False)
+    function = onnxruntime_form(
+        "ONNX function in ONNX Runtime, float32", SCHEMA, inputs, function=selective_scan_function()
+    )
     loops = [torch_form(inputs, threads) for threads in (1, THREADS)]
     pace = 0.0
     load = os.getloadavg()[0]
@@ -158,11 +92,8 @@ def main() -> None:
     ]
     print(f"""# SelectiveScan on a CPU
 
-{time.strftime("%Y-%m-%d", time.gmtime())}; {examine()["machine"]["processor"]},
-{len(os.sched_getaffinity(0))} cores, {platform.system()};
-ONNX Runtime {onnxruntime.__version__}, PyTorch {torch.__version__}; kernels for {kernels.instruction_set}.
+{conditions(kernels.instruction_set, load)}
 Length {args.length}, {args.channels} channels, {args.state} states, batch 1, {THREADS} threads.
-When the measurement began, {load:.1f} other threads wanted the cores.
 
     python benchmarks/{Path(__file__).name} --length {args.length} --channels {args.channels} --state {args.state}
 

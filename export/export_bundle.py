@@ -25,7 +25,7 @@ from storm_edge.export.trace.temporal import trace_temporal
 from storm_edge.export.trace.vision import trace_vision
 from storm_edge.export.weights import write_safetensors
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
-from storm_edge.plugins.cpu_kernels import without_cpu_kernels
+from storm_edge.plugins.native_kernels import without_native_kernels
 from storm_edge.plugins.selective_scan import op as selective_scan
 from storm_edge.runtime.bundle import (
     MANIFEST,
@@ -90,7 +90,7 @@ def export_bundle(
         steps = GREEDY_TOKENS_STREAMED if streamed else GREEDY_TOKENS
         clip_files = []
         (folder / "reference").mkdir()
-        with without_cpu_kernels():
+        with without_native_kernels():
             for i, record in enumerate(record_clips(recorded, vision, temporal, llm, steps, progress)):
                 clip_files.append(f"reference/clip{i}.safetensors")
                 write_safetensors(folder / clip_files[-1], record)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from storm_edge.plugins.libraries import CPU, find_library
-from storm_edge.plugins.op_schema import FLOATING
+from storm_edge.plugins.libraries import CPU
+from storm_edge.plugins.native_kernels import call_by_address, find_kernels
 
-# What the kernels take at most; PyTorch's own forms take more.
-MAXIMUM_STATE = 256
+# What the convolution takes at most; PyTorch's own form and the CUDA kernel take more.
 MAXIMUM_WIDTH = 256
 
 
@@ -57,39 +54,15 @@ class CpuKernels:
         threads: int,
     ) -> None:
         error = ctypes.create_string_buffer(256)
-        failed = function(
-            ctypes.c_int(FLOATING.index(dtype)),
-            *map(ctypes.c_int64, sizes),
-            ctypes.c_int(reverse),
-            *map(ctypes.c_void_p, addresses),
-            ctypes.c_int(threads),
-            error,
-            ctypes.c_size_t(len(error)),
-        )
-        if failed:
+        rest = (ctypes.c_int(threads), error, ctypes.c_size_t(len(error)))
+        if call_by_address(function, dtype, sizes, reverse, addresses, *rest):
             raise ValueError(error.value.decode())
-
-
-@contextmanager
-def without_cpu_kernels() -> Iterator[None]:
-    """PyTorch's own forms inside the block, on GPUs too: what native kernels are verified against."""
-    token = _switched_off.set(True)
-    try:
-        yield
-    finally:
-        _switched_off.reset(token)
-
-
-def switched_off() -> bool:
-    """Whether native kernels are not to be used here, those for GPUs neither."""
-    return _switched_off.get()
 
 
 def cpu_kernels() -> CpuKernels | None:
     """The kernels, or None where they are switched off or not built; raises OSError where they cannot be loaded."""
-    library = None if switched_off() else find_library(CPU)
+    library = find_kernels(CPU)
     return None if library is None else _load(library)
 
 
 _load = cache(CpuKernels)
-_switched_off: ContextVar[bool] = ContextVar("storm_native_kernels_switched_off", default=False)

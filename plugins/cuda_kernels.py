@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from storm_edge.plugins.cpu_kernels import switched_off
-from storm_edge.plugins.libraries import CUDA, build_command, find_library
-from storm_edge.plugins.op_schema import FLOATING
-
-# What the kernels take at most; PyTorch's own forms take more.
-MAXIMUM_STATE = 256
+from storm_edge.plugins.libraries import CUDA, build_command
+from storm_edge.plugins.native_kernels import call_by_address, find_kernels
 
 
 class CudaKernels:
@@ -53,13 +49,7 @@ class CudaKernels:
         addresses: Sequence[int],
         stream: int,
     ) -> None:
-        error: bytes | None = function(
-            ctypes.c_int(FLOATING.index(dtype)),
-            *map(ctypes.c_int64, sizes),
-            ctypes.c_int(reverse),
-            *map(ctypes.c_void_p, addresses),
-            ctypes.c_void_p(stream),
-        )
+        error: bytes | None = call_by_address(function, dtype, sizes, reverse, addresses, ctypes.c_void_p(stream))
         if error is None:
             return
         advice = {
@@ -71,7 +61,7 @@ class CudaKernels:
 
 def cuda_kernels() -> CudaKernels | None:
     """The kernels, or None where they are switched off or not built; raises OSError where they cannot be loaded."""
-    library = None if switched_off() else find_library(CUDA)
+    library = find_kernels(CUDA)
     return None if library is None else _load(library)
 
 

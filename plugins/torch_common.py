@@ -1,4 +1,7 @@
-"""What the operators' PyTorch forms share: checks, calls of native kernels, the node of an ONNX export."""
+"""What the operators' PyTorch forms share: checks, calls of native kernels, the node of an ONNX export.
+
+Of every operator y has the type and shape of the first input, and the final state those of the last, the initial state.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,29 @@ import torch
 from torch import Tensor
 
 from storm_edge.plugins.op_schema import Schema
+
+Kernel = Callable[[str, Sequence[int], bool, Sequence[int], int], None]
+
+
+def call_operator(
+    schema: Schema, operator: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tensor], reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Check the inputs and run the operator; while `torch.onnx.export` traces, make it one node of the graph instead.
+
+    Raises TypeError or ValueError if the inputs' types or shapes are not the schema's, or their devices differ.
+    """
+    check_tensors(schema, dict(zip((value.name for value in schema.inputs), inputs, strict=True)))
+    if not torch.onnx.is_in_onnx_export():
+        return operator(*inputs, reverse)
+    y, final_state = torch.onnx.ops.symbolic_multi_out(
+        schema.qualified_name,
+        inputs,
+        {**schema.attributes(reverse)},
+        dtypes=[inputs[0].dtype, inputs[-1].dtype],
+        shapes=[inputs[0].shape, inputs[-1].shape],
+        version=schema.version,
+    )
+    return y, final_state
 
 
 def check_tensors(schema: Schema, tensors: Mapping[str, Tensor]) -> None:
@@ -20,51 +46,27 @@ def check_tensors(schema: Schema, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{schema.qualified_name}: {name} must be on {device} like {first}, got {tensor.device}")
 
 
-def onnx_node(
-    schema: Schema, tensors: Sequence[Tensor], outputs: Sequence[tuple[torch.dtype, torch.Size]], reverse: bool
-) -> tuple[Tensor, Tensor]:
-    """One node of the operator in the graph being exported; `outputs` are the two outputs' types and shapes."""
-    y, final_state = torch.onnx.ops.symbolic_multi_out(
-        schema.qualified_name,
-        tensors,
-        {**schema.attributes(reverse)},
-        dtypes=[dtype for dtype, _ in outputs],
-        shapes=[shape for _, shape in outputs],
-        version=schema.version,
-    )
-    return y, final_state
-
-
 def call_cpu_kernel(
-    kernel: Callable[[str, Sequence[int], bool, Sequence[int], int], None],
-    inputs: Sequence[Tensor],
-    sizes: Sequence[int],
-    outputs: Sequence[Tensor],
-    reverse: bool,
+    kernel: Kernel, inputs: Sequence[Tensor], sizes: Sequence[int], reverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Run one of CpuKernels' functions on host tensors; two outputs with the types and shapes of `outputs`."""
+    """Run one of CpuKernels' functions on host tensors."""
     given = [tensor.contiguous() for tensor in inputs]
-    y, final_state = (torch.empty(like.shape, dtype=like.dtype) for like in outputs)
-    addresses = [tensor.data_ptr() for tensor in (*given, y, final_state)]
+    made = [like.new_empty(like.shape) for like in (given[0], given[-1])]
+    addresses = [tensor.data_ptr() for tensor in (*given, *made)]
     kernel(str(given[0].dtype).removeprefix("torch."), sizes, reverse, addresses, torch.get_num_threads())
-    return y, final_state
+    return made[0], made[1]
 
 
 def call_cuda_kernel(
-    kernel: Callable[[str, Sequence[int], bool, Sequence[int], int], None],
-    inputs: Sequence[Tensor],
-    sizes: Sequence[int],
-    outputs: Sequence[Tensor],
-    reverse: bool,
-    workspace_bytes: int | None = None,
+    kernel: Kernel, inputs: Sequence[Tensor], sizes: Sequence[int], reverse: bool, workspace_bytes: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Enqueue one of CudaKernels' functions on the tensors' device and its current stream; outputs as for the CPU.
+    """Enqueue one of CudaKernels' functions on the tensors' device and its current stream.
 
     Copies and workspace go back to PyTorch's allocator at once, which hands them out again in the order of the stream.
     """
     device = inputs[0].device
     given = [tensor.contiguous() for tensor in inputs]
-    made = [torch.empty(like.shape, dtype=like.dtype, device=device) for like in outputs]
+    made = [like.new_empty(like.shape) for like in (given[0], given[-1])]
     if workspace_bytes is not None:
         made.append(torch.empty(workspace_bytes, dtype=torch.uint8, device=device))
     addresses = [tensor.data_ptr() for tensor in (*given, *made)]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from storm_edge.plugins import cpu_kernels as cpu
-from storm_edge.plugins import cuda_kernels as cuda
-from storm_edge.plugins.causal_conv1d.op import INPUTS, SCHEMA
-from storm_edge.plugins.torch_common import call_cpu_kernel, call_cuda_kernel, check_tensors, onnx_node
+from storm_edge.plugins.causal_conv1d.op import SCHEMA
+from storm_edge.plugins.cpu_kernels import MAXIMUM_WIDTH, cpu_kernels
+from storm_edge.plugins.cuda_kernels import cuda_kernels
+from storm_edge.plugins.torch_common import call_cpu_kernel, call_cuda_kernel, call_operator
 
 
 def causal_conv1d(
@@ -28,26 +28,20 @@ def causal_conv1d(
     Raises TypeError or ValueError naming the input that does not fit.
     Source: Gu and Dao, "Mamba", arXiv 2312.00752, section 3.4.
     """
-    tensors = (x, weight, bias, initial_state)
-    check_tensors(SCHEMA, dict(zip(INPUTS, tensors, strict=True)))
-    if torch.onnx.is_in_onnx_export():
-        outputs = [(x.dtype, x.shape), (initial_state.dtype, initial_state.shape)]
-        return onnx_node(SCHEMA, tensors, outputs, reverse)
-    result: tuple[Tensor, Tensor] = _causal_conv1d(*tensors, reverse)
-    return result
+    return call_operator(SCHEMA, _causal_conv1d, (x, weight, bias, initial_state), reverse)
 
 
 @torch.library.custom_op("storm::causal_conv1d", mutates_args=())
 def _causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor, initial_state: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor]:
-    sizes = (*x.shape, weight.shape[1])
-    inputs, outputs = (x, weight, bias, initial_state), (x, initial_state)
-    if x.device.type == "cpu" and sizes[3] <= cpu.MAXIMUM_WIDTH and (on_cpu := cpu.cpu_kernels()):
-        return call_cpu_kernel(on_cpu.causal_conv1d, inputs, sizes, outputs, reverse)
-    if x.device.type == "cuda" and (on_cuda := cuda.cuda_kernels()):
-        return call_cuda_kernel(on_cuda.causal_conv1d, inputs, sizes, outputs, reverse)
-    return convolve_tap_by_tap(x, weight, bias, initial_state, reverse)
+    inputs, width = (x, weight, bias, initial_state), weight.shape[1]
+    sizes = (*x.shape, width)
+    if x.device.type == "cpu" and width <= MAXIMUM_WIDTH and (on_cpu := cpu_kernels()):
+        return call_cpu_kernel(on_cpu.causal_conv1d, inputs, sizes, reverse)
+    if x.device.type == "cuda" and (on_cuda := cuda_kernels()):
+        return call_cuda_kernel(on_cuda.causal_conv1d, inputs, sizes, reverse)
+    return convolve_tap_by_tap(*inputs, reverse)
 
 
 def convolve_tap_by_tap(

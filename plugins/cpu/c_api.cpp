@@ -1,7 +1,11 @@
-#include "cpu/c_api.h"
-
+// The CPU kernels for callers without C++: libstorm_cpu.so, which storm_edge.plugins.cpu_kernels loads.
+//
+// `type` is 0 for float32, 1 for float16, 2 for bfloat16; arrays are those of SelectiveScan and CausalConv1d, contiguous.
+// The kernels return 0, or 1 after writing why into `error`. They start `threads` threads for the time of the call.
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <vector>
@@ -54,8 +58,11 @@ STORM_EXPORT int storm_causal_conv1d(int type, int64_t batch, int64_t length, in
   });
 }
 
+// The name of the instruction set in use.
 STORM_EXPORT const char* storm_instruction_set() { return storm::cpu::best_kernels().name; }
 
+// The exponentials a second that one thread computes with it when it does nothing else: what measurements are compared
+// with.
 STORM_EXPORT double storm_exponentials_per_second() {
   std::vector<float> exponents(4096);  // fits the first-level cache
   for (size_t i = 0; i < exponents.size(); ++i) exponents[i] = -20.0f * static_cast<float>(i) / 4096.0f;

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/element.h"
+#include "common/element.h"
 
 namespace storm::cpu {
 

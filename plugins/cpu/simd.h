@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "common/math.h"
-#include "cpu/element.h"
+#include "common/element.h"
 
 #if defined(STORM_PORTABLE)
 #define STORM_ISA portable

@@ -1,6 +1,12 @@
-#include "cuda/c_api.h"
-
+// The CUDA kernels for callers without C++: libstorm_cuda.so, which storm_edge.plugins.cuda_kernels loads.
+//
+// `type` is 0 for float32, 1 for float16, 2 for bfloat16; arrays are those of SelectiveScan and CausalConv1d, contiguous,
+// in the memory of the current device. Kernels are enqueued on `stream`, a cudaStream_t. The functions return null, or
+// the name of a CUDA error.
 #include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
 
 #include "causal_conv1d/cuda/causal_conv1d.h"
 #include "selective_scan/cuda/selective_scan.h"
@@ -15,6 +21,7 @@ const char* name_of(cudaError_t error) { return error == cudaSuccess ? nullptr :
 
 extern "C" {
 
+// The bytes of workspace that storm_cuda_selective_scan needs for these sizes; asks no device.
 STORM_EXPORT size_t storm_cuda_selective_scan_workspace(int64_t batch, int64_t length, int64_t channels,
                                                         int64_t state) {
   return storm::cuda::selective_scan_workspace(batch, length, channels, state);

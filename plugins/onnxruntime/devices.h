@@ -17,10 +17,10 @@ namespace storm::onnxruntime {
 struct OnCpu {
   static constexpr char kProvider[] = "CPUExecutionProvider";
 
-  static void run(OrtKernelContext* context, const cpu::SelectiveScan& scan) {
+  static void run(OrtKernelContext* context, const SelectiveScan& scan) {
     cpu::selective_scan(scan, session_threads(context));
   }
-  static void run(OrtKernelContext* context, const cpu::CausalConv1d& conv) {
+  static void run(OrtKernelContext* context, const CausalConv1d& conv) {
     cpu::causal_conv1d(conv, session_threads(context));
   }
 };
@@ -29,23 +29,20 @@ struct OnCpu {
 struct OnCuda {
   static constexpr char kProvider[] = "CUDAExecutionProvider";
 
-  static void run(OrtKernelContext* context, const cpu::SelectiveScan& s) {
+  static void run(OrtKernelContext* context, const SelectiveScan& scan) {
     const cudaStream_t stream = stream_of(context);
     void* workspace = nullptr;  // taken and given back in the order of the stream
-    const size_t bytes = cuda::selective_scan_workspace(s.batch, s.length, s.channels, s.state);
+    const size_t bytes = cuda::selective_scan_workspace(scan.batch, scan.length, scan.channels, scan.state);
     if (bytes > 0) check(cudaMallocAsync(&workspace, bytes, stream), "cudaMallocAsync");
-    const cudaError_t result = cuda::selective_scan(
-        {s.type, s.batch, s.length, s.channels, s.state, s.reverse, s.u, s.delta, s.A, s.B, s.C, s.D, s.z, s.delta_bias,
-         s.initial_state, s.y, s.final_state},
-        workspace, stream);
+    const cudaError_t result = cuda::selective_scan(scan, workspace, stream);
     if (workspace != nullptr) check(cudaFreeAsync(workspace, stream), "cudaFreeAsync");
-    check(result, "storm::SelectiveScan");
+    check(result, "storm::SelectiveScan of batch, length, channels, state " +
+                      text_of({scan.batch, scan.length, scan.channels, scan.state}));
   }
-  static void run(OrtKernelContext* context, const cpu::CausalConv1d& c) {
-    check(cuda::causal_conv1d({c.type, c.batch, c.length, c.channels, c.width, c.reverse, c.x, c.weight, c.bias,
-                               c.initial_state, c.y, c.final_state},
-                              stream_of(context)),
-          "storm::CausalConv1d");
+  static void run(OrtKernelContext* context, const CausalConv1d& conv) {
+    check(cuda::causal_conv1d(conv, stream_of(context)),
+          "storm::CausalConv1d of batch, length, channels, width " +
+              text_of({conv.batch, conv.length, conv.channels, conv.width}));
   }
 
  private:
@@ -54,8 +51,8 @@ struct OnCuda {
     Ort::ThrowOnError(Ort::GetApi().KernelContext_GetGPUComputeStream(context, &stream));
     return static_cast<cudaStream_t>(stream);
   }
-  static void check(cudaError_t error, const char* what) {
-    if (error != cudaSuccess) throw std::runtime_error(std::string(what) + " failed: " + cudaGetErrorName(error));
+  static void check(cudaError_t error, const std::string& what) {
+    if (error != cudaSuccess) throw std::runtime_error(what + " failed: " + cudaGetErrorName(error));
   }
 };
 #endif

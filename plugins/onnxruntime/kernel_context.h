@@ -13,7 +13,7 @@
 #include <onnxruntime_lite_custom_op.h>
 #undef ORT_API_MANUAL_INIT
 
-#include "cpu/element.h"
+#include "common/element.h"
 #include "cpu/parallel.h"
 
 namespace storm::onnxruntime {

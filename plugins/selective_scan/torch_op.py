@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from storm_edge.plugins import cpu_kernels as cpu
-from storm_edge.plugins import cuda_kernels as cuda
-from storm_edge.plugins.selective_scan.op import INPUTS, SCHEMA
-from storm_edge.plugins.torch_common import call_cpu_kernel, call_cuda_kernel, check_tensors, onnx_node
+from storm_edge.plugins.cpu_kernels import cpu_kernels
+from storm_edge.plugins.cuda_kernels import cuda_kernels
+from storm_edge.plugins.native_kernels import MAXIMUM_STATE
+from storm_edge.plugins.selective_scan.op import SCHEMA
+from storm_edge.plugins.torch_common import call_cpu_kernel, call_cuda_kernel, call_operator
 
 
 def selective_scan(
@@ -37,13 +38,8 @@ def selective_scan(
     Raises TypeError or ValueError naming the input that does not fit.
     Source: Gu and Dao, "Mamba", arXiv 2312.00752, algorithm 2, with the softplus, skip and gate around it.
     """
-    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    check_tensors(SCHEMA, dict(zip(INPUTS, tensors, strict=True)))
-    if torch.onnx.is_in_onnx_export():
-        outputs = [(u.dtype, u.shape), (initial_state.dtype, initial_state.shape)]
-        return onnx_node(SCHEMA, tensors, outputs, reverse)
-    result: tuple[Tensor, Tensor] = _selective_scan(*tensors, reverse)
-    return result
+    inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    return call_operator(SCHEMA, _selective_scan, inputs, reverse)
 
 
 @torch.library.custom_op("storm::selective_scan", mutates_args=())
@@ -59,14 +55,14 @@ def _selective_scan(
     initial_state: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    sizes = (*u.shape, A.shape[1])
-    inputs, outputs = (u, delta, A, B, C, D, z, delta_bias, initial_state), (u, initial_state)
-    if u.device.type == "cpu" and sizes[3] <= cpu.MAXIMUM_STATE and (on_cpu := cpu.cpu_kernels()):
-        return call_cpu_kernel(on_cpu.selective_scan, inputs, sizes, outputs, reverse)
-    if u.device.type == "cuda" and sizes[3] <= cuda.MAXIMUM_STATE and (on_cuda := cuda.cuda_kernels()):
+    inputs, state = (u, delta, A, B, C, D, z, delta_bias, initial_state), A.shape[1]
+    sizes = (*u.shape, state)
+    if u.device.type == "cpu" and state <= MAXIMUM_STATE and (on_cpu := cpu_kernels()):
+        return call_cpu_kernel(on_cpu.selective_scan, inputs, sizes, reverse)
+    if u.device.type == "cuda" and state <= MAXIMUM_STATE and (on_cuda := cuda_kernels()):
         workspace = on_cuda.selective_scan_workspace(sizes)
-        return call_cuda_kernel(on_cuda.selective_scan, inputs, sizes, outputs, reverse, workspace)
-    return scan_token_by_token(u, delta, A, B, C, D, z, delta_bias, initial_state, reverse)
+        return call_cuda_kernel(on_cuda.selective_scan, inputs, sizes, reverse, workspace)
+    return scan_token_by_token(*inputs, reverse)
 
 
 def scan_token_by_token(

@@ -8,12 +8,20 @@
 
 #define STORM_EXPORT extern "C" __attribute__((visibility("default")))
 
-STORM_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-  static storm::tensorrt::Creator selective_scan(storm::tensorrt::selective_scan_operator());
-  static storm::tensorrt::Creator causal_conv1d(storm::tensorrt::causal_conv1d_operator());
-  static nvinfer1::IPluginCreatorInterface* const creators[] = {&selective_scan, &causal_conv1d};
-  count = static_cast<int32_t>(sizeof creators / sizeof creators[0]);
-  return creators;
+STORM_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) noexcept {
+  try {
+    static storm::tensorrt::Creator selective_scan(storm::tensorrt::selective_scan_operator());
+    static storm::tensorrt::Creator causal_conv1d(storm::tensorrt::causal_conv1d_operator());
+    static nvinfer1::IPluginCreatorInterface* const creators[] = {&selective_scan, &causal_conv1d};
+    count = static_cast<int32_t>(sizeof creators / sizeof creators[0]);
+    return creators;
+  } catch (...) {
+    storm::tensorrt::report("storm: out of memory");
+    count = 0;
+    return nullptr;
+  }
 }
 
-STORM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { storm::tensorrt::set_logger_finder(finder); }
+STORM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept {
+  storm::tensorrt::set_logger_finder(finder);
+}

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/element.h"
+#include "common/element.h"
 #include "tensorrt/attributes.h"
 
 namespace storm::tensorrt {

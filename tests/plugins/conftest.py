@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from storm_edge.plugins import libraries
+from storm_edge.plugins.cuda_kernels import CudaKernels
 from storm_edge.plugins.op_schema import Schema, Value
 
 Arrays = dict[str, np.ndarray]
@@ -92,13 +93,16 @@ def one_node_model() -> Callable[..., onnx.ModelProto]:
 
 @pytest.fixture(scope="session")
 def run_onnxruntime() -> Callable[..., list[np.ndarray]]:
-    """run_onnxruntime(model, inputs, options=None): the outputs of a model on the CPU."""
+    """run_onnxruntime(model, inputs, options=None, provider="CPUExecutionProvider"): the outputs of a model."""
 
     def run(
-        model: onnx.ModelProto, inputs: Arrays, options: onnxruntime.SessionOptions | None = None
+        model: onnx.ModelProto,
+        inputs: Arrays,
+        options: onnxruntime.SessionOptions | None = None,
+        provider: str = "CPUExecutionProvider",
     ) -> list[np.ndarray]:
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options or onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"]
+            model.SerializeToString(), options or onnxruntime.SessionOptions(), providers=[provider]
         )
         return list(session.run(None, inputs))
 
@@ -147,6 +151,28 @@ def cuda_kernels(built: Callable[[str], Path]) -> ctypes.CDLL:
     return library
 
 
+@pytest.fixture
+def count_cuda_calls(built: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
+    """count_cuda_calls(name): a list that grows by one whenever PyTorch runs this kernel of libstorm_cuda.so.
+
+    So no test of a GPU passes on PyTorch's own form; skips where the library is not built.
+    """
+    built(libraries.CUDA)
+
+    def count(name: str) -> list[int]:
+        calls: list[int] = []
+        kernel = getattr(CudaKernels, name)
+
+        def counted(*given: Any) -> None:
+            calls.append(1)
+            kernel(*given)
+
+        monkeypatch.setattr(CudaKernels, name, counted)
+        return calls
+
+    return count
+
+
 @pytest.fixture(scope="session")
 def run_cuda(cuda_kernels: ctypes.CDLL) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """run_cuda(schema, function name, sizes, inputs, dtype, reverse): the outputs of a CUDA kernel, as float32."""
@@ -172,6 +198,25 @@ def run_cuda(cuda_kernels: ctypes.CDLL) -> Callable[..., tuple[np.ndarray, np.nd
         )
         assert error is None, error.decode()
         return y.astype(np.float32), final_state.astype(np.float32)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_cuda_provider(
+    native_operators: Callable[..., onnxruntime.SessionOptions],
+    one_node_model: Callable[..., onnx.ModelProto],
+    run_onnxruntime: Callable[..., list[np.ndarray]],
+) -> Callable[..., list[np.ndarray]]:
+    """run_cuda_provider(schema, inputs, dtype, reverse): the native operator in ONNX Runtime on a GPU, else skips."""
+    provider = "CUDAExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA provider: run `make test-gpu` where onnxruntime-gpu is installed")
+
+    def run(schema: Schema, inputs: Arrays, dtype: str, reverse: bool) -> list[np.ndarray]:
+        options = native_operators()
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return run_onnxruntime(one_node_model(schema, dtype, reverse), inputs, options, provider)
 
     return run
 

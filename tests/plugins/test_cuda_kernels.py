@@ -4,9 +4,9 @@ import ctypes
 
 import pytest
 
-from storm_edge.plugins.cpu_kernels import without_cpu_kernels
 from storm_edge.plugins.cuda_kernels import CudaKernels, cuda_kernels
 from storm_edge.plugins.libraries import CUDA
+from storm_edge.plugins.native_kernels import without_native_kernels
 
 
 @pytest.fixture(scope="module")
@@ -45,5 +45,5 @@ def test_the_library_shows_its_own_functions_only(built) -> None:
 
 
 def test_the_kernels_are_switched_off_with_those_of_the_cpu() -> None:
-    with without_cpu_kernels():
+    with without_native_kernels():
         assert cuda_kernels() is None

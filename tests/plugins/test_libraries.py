@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from storm_edge.plugins import libraries
-from storm_edge.plugins.cpu_kernels import cpu_kernels, without_cpu_kernels
+from storm_edge.plugins.cpu_kernels import cpu_kernels
+from storm_edge.plugins.native_kernels import without_native_kernels
 
 
 def test_the_plugin_path_stands_in_for_all_other_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +38,6 @@ def test_libraries_are_looked_for_where_they_are_built_to(
 
 def test_the_native_kernels_can_be_switched_off_for_what_they_are_verified_against() -> None:
     kernels = cpu_kernels()
-    with without_cpu_kernels():
+    with without_native_kernels():
         assert cpu_kernels() is None
     assert cpu_kernels() is kernels

@@ -3,29 +3,12 @@
 
 #include <cstdint>
 
-#include "cpu/element.h"
+#include "causal_conv1d/arguments.h"
 #include "cpu/parallel.h"
 
 namespace storm::cpu {
 
 struct Kernels;
-
-// All arrays are contiguous, in the order of their shapes; T is `type`.
-struct CausalConv1d {
-  Type type;
-  int64_t batch;
-  int64_t length;
-  int64_t channels;
-  int64_t width;  // 2 to 256
-  bool reverse;
-
-  const void* x;              // T[batch, length, channels]
-  const void* weight;         // T[channels, width]
-  const void* bias;           // T[channels]
-  const void* initial_state;  // T[batch, width-1, channels]
-  void* y;                    // T[batch, length, channels]
-  void* final_state;          // T[batch, width-1, channels]
-};
 
 constexpr int64_t kMaximumWidth = 256;
 

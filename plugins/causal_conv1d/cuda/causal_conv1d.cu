@@ -8,11 +8,11 @@
 namespace storm::conv {
 
 template <class T>
-cudaError_t launch(const cuda::CausalConv1d& conv, cudaStream_t stream);
+cudaError_t launch(const CausalConv1d& conv, cudaStream_t stream);
 
-extern template cudaError_t launch<float>(const cuda::CausalConv1d&, cudaStream_t);
-extern template cudaError_t launch<__half>(const cuda::CausalConv1d&, cudaStream_t);
-extern template cudaError_t launch<__nv_bfloat16>(const cuda::CausalConv1d&, cudaStream_t);
+extern template cudaError_t launch<float>(const CausalConv1d&, cudaStream_t);
+extern template cudaError_t launch<__half>(const CausalConv1d&, cudaStream_t);
+extern template cudaError_t launch<__nv_bfloat16>(const CausalConv1d&, cudaStream_t);
 
 }  // namespace storm::conv
 

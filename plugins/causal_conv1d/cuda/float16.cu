@@ -2,6 +2,6 @@
 
 namespace storm::conv {
 
-template cudaError_t launch<__half>(const cuda::CausalConv1d&, cudaStream_t);
+template cudaError_t launch<__half>(const CausalConv1d&, cudaStream_t);
 
 }  // namespace storm::conv

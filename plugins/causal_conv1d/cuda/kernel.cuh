@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kThreads) causal_conv1d_kernel(const Arguments
 }
 
 template <class T>
-cudaError_t launch(const cuda::CausalConv1d& conv, cudaStream_t stream) {
+cudaError_t launch(const CausalConv1d& conv, cudaStream_t stream) {
   const auto of = [](const void* pointer) { return static_cast<const T*>(pointer); };
   const Shape shape = {conv.batch, conv.length, conv.channels, conv.width};
   const void* const moved[] = {conv.x, conv.initial_state, conv.y, conv.final_state};

@@ -24,7 +24,7 @@ class CausalConv1dOp {
       check("initial_state [batch, width-1, channels]", initial_state.Shape(), {batch, width - 1, channels});
       if (!check.problem.empty()) return refusal(check.problem);
 
-      Device::run(context, cpu::CausalConv1d{kType<T>, batch, length, channels, width, reverse_, x.Data(),
+      Device::run(context, CausalConv1d{kType<T>, batch, length, channels, width, reverse_, x.Data(),
                                              weight.Data(), bias.Data(), initial_state.Data(),
                                              y.Allocate({batch, length, channels}),
                                              final_state.Allocate({batch, width - 1, channels})});

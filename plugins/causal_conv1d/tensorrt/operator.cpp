@@ -29,20 +29,9 @@ class CausalConv1d final : public Operator {
 
   cudaError_t enqueue(Type type, bool reverse, const std::vector<Sizes>& shapes, const void* const* inputs,
                       void* const* outputs, void*, cudaStream_t stream) const override {
-    cuda::CausalConv1d conv;
-    conv.type = type;
-    conv.batch = shapes[kX][0];
-    conv.length = shapes[kX][1];
-    conv.channels = shapes[kX][2];
-    conv.width = shapes[kWeight][1];
-    conv.reverse = reverse;
-    conv.x = inputs[kX];
-    conv.weight = inputs[kWeight];
-    conv.bias = inputs[kBias];
-    conv.initial_state = inputs[kInitialState];
-    conv.y = outputs[kY];
-    conv.final_state = outputs[kFinalState];
-    return cuda::causal_conv1d(conv, stream);
+    return cuda::causal_conv1d(make_causal_conv1d(type, shapes[kX][0], shapes[kX][1], shapes[kX][2],
+                                                  shapes[kWeight][1], reverse, inputs, outputs),
+                               stream);
   }
 
  private:

@@ -21,9 +21,17 @@ void require(bool holds, const char* what, int64_t got) {
   if (!holds) throw std::invalid_argument("storm::SelectiveScan: " + std::string(what) + ", got " + std::to_string(got));
 }
 
+void check_sizes(const SelectiveScan& scan) {
+  require(scan.batch >= 1, "batch must be at least 1", scan.batch);
+  require(scan.length >= 1, "length must be at least 1", scan.length);
+  require(scan.channels >= 1, "channels must be at least 1", scan.channels);
+  require(scan.state >= 1 && scan.state <= kMaximumState, "state must be 1 to 256", scan.state);
+}
+
 }  // namespace
 
 ScanPlan plan_selective_scan(const SelectiveScan& scan, int threads) {
+  check_sizes(scan);  // before anything is divided by them
   const int64_t granules = ceil_div(scan.channels, kChannelGranule);
   const int64_t most = std::max<int64_t>(1, std::min(kPieceChannels, kPieceStates / scan.state) / kChannelGranule);
   const int64_t wanted = ceil_div(kPiecesPerThread * threads, scan.batch);  // pieces of one batch
@@ -42,10 +50,7 @@ void selective_scan(const SelectiveScan& scan, const Parallel& parallel) {
 }
 
 void selective_scan(const SelectiveScan& scan, const Parallel& parallel, const ScanPlan& plan, const Kernels& kernels) {
-  require(scan.batch >= 1, "batch must be at least 1", scan.batch);
-  require(scan.length >= 1, "length must be at least 1", scan.length);
-  require(scan.channels >= 1, "channels must be at least 1", scan.channels);
-  require(scan.state >= 1 && scan.state <= kMaximumState, "state must be 1 to 256", scan.state);
+  check_sizes(scan);
   require(plan.channels >= 1 && plan.channels % kChannelGranule == 0 && plan.channels <= kPieceChannels &&
               plan.channels * scan.state <= kPieceStates,
           "a piece must have a multiple of 32 channels, at most 512, and at most 8192 states", plan.channels);

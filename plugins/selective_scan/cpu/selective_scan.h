@@ -3,36 +3,12 @@
 
 #include <cstdint>
 
-#include "cpu/element.h"
 #include "cpu/parallel.h"
+#include "selective_scan/arguments.h"
 
 namespace storm::cpu {
 
 struct Kernels;
-
-// All arrays are contiguous, in the order of their shapes; T is `type`.
-struct SelectiveScan {
-  Type type;
-  int64_t batch;
-  int64_t length;
-  int64_t channels;
-  int64_t state;  // 1 to 256
-  bool reverse;
-
-  const void* u;               // T[batch, length, channels]
-  const void* delta;           // T[batch, length, channels]
-  const float* A;              // [channels, state]
-  const void* B;               // T[batch, length, state]
-  const void* C;               // T[batch, length, state]
-  const float* D;              // [channels]
-  const void* z;               // T[batch, length, channels]
-  const float* delta_bias;     // [channels]
-  const float* initial_state;  // [batch, channels, state]
-  void* y;                     // T[batch, length, channels]
-  float* final_state;          // [batch, channels, state]
-};
-
-constexpr int64_t kMaximumState = 256;
 
 // How the work is cut. Channels never share arithmetic, so `channels` changes no result; `chunk_length` does (rounding).
 struct ScanPlan {
@@ -41,6 +17,7 @@ struct ScanPlan {
 };
 
 // Cuts channels only as long as these keep all threads busy: chunks of the sequence cost every exponential twice.
+// Throws std::invalid_argument for sizes that the scan does not take.
 ScanPlan plan_selective_scan(const SelectiveScan& scan, int threads);
 
 // Computes y and final_state. Throws std::invalid_argument for sizes it does not take and std::bad_alloc.

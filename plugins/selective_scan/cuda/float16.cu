@@ -2,6 +2,6 @@
 
 namespace storm::scan {
 
-template cudaError_t launch<__half>(const cuda::SelectiveScan&, void*, cudaStream_t);
+template cudaError_t launch<__half>(const SelectiveScan&, void*, cudaStream_t);
 
 }  // namespace storm::scan

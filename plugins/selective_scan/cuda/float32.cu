@@ -2,6 +2,6 @@
 
 namespace storm::scan {
 
-template cudaError_t launch<float>(const cuda::SelectiveScan&, void*, cudaStream_t);
+template cudaError_t launch<float>(const SelectiveScan&, void*, cudaStream_t);
 
 }  // namespace storm::scan

@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <class T>
-cudaError_t launch(const cuda::SelectiveScan& scan, void* memory, cudaStream_t stream) {
+cudaError_t launch(const SelectiveScan& scan, void* memory, cudaStream_t stream) {
   const auto of = [](const void* pointer) { return static_cast<const T*>(pointer); };
   const Shape shape = {scan.batch, scan.length, scan.channels, scan.state};
   const void* const moved[] = {scan.u, scan.delta, scan.z, scan.y};

@@ -10,11 +10,11 @@
 namespace storm::scan {
 
 template <class T>
-cudaError_t launch(const cuda::SelectiveScan& scan, void* workspace, cudaStream_t stream);
+cudaError_t launch(const SelectiveScan& scan, void* workspace, cudaStream_t stream);
 
-extern template cudaError_t launch<float>(const cuda::SelectiveScan&, void*, cudaStream_t);
-extern template cudaError_t launch<__half>(const cuda::SelectiveScan&, void*, cudaStream_t);
-extern template cudaError_t launch<__nv_bfloat16>(const cuda::SelectiveScan&, void*, cudaStream_t);
+extern template cudaError_t launch<float>(const SelectiveScan&, void*, cudaStream_t);
+extern template cudaError_t launch<__half>(const SelectiveScan&, void*, cudaStream_t);
+extern template cudaError_t launch<__nv_bfloat16>(const SelectiveScan&, void*, cudaStream_t);
 
 }  // namespace storm::scan
 

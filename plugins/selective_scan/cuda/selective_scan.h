@@ -5,33 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "cpu/element.h"
+#include "selective_scan/arguments.h"
 
 namespace storm::cuda {
-
-// All arrays are contiguous, in device memory, in the order of their shapes; T is `type`.
-struct SelectiveScan {
-  Type type;
-  int64_t batch;
-  int64_t length;
-  int64_t channels;
-  int64_t state;  // 1 to 256
-  bool reverse;
-
-  const void* u;               // T[batch, length, channels]
-  const void* delta;           // T[batch, length, channels]
-  const float* A;              // [channels, state]
-  const void* B;               // T[batch, length, state]
-  const void* C;               // T[batch, length, state]
-  const float* D;              // [channels]
-  const void* z;               // T[batch, length, channels]
-  const float* delta_bias;     // [channels]
-  const float* initial_state;  // [batch, channels, state]
-  void* y;                     // T[batch, length, channels]
-  float* final_state;          // [batch, channels, state]
-};
-
-constexpr int64_t kMaximumState = 256;
 
 // The bytes of workspace that a launch of this size needs, or any with a smaller batch or length. Asks no device.
 size_t selective_scan_workspace(int64_t batch, int64_t length, int64_t channels, int64_t state);

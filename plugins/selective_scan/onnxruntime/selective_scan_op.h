@@ -31,7 +31,7 @@ class SelectiveScanOp {
       check("initial_state [batch, channels, state]", initial_state.Shape(), {batch, channels, state});
       if (!check.problem.empty()) return refusal(check.problem);
 
-      Device::run(context, cpu::SelectiveScan{kType<T>, batch, length, channels, state, reverse_, u.Data(),
+      Device::run(context, SelectiveScan{kType<T>, batch, length, channels, state, reverse_, u.Data(),
                                               delta.Data(), A.Data(), B.Data(), C.Data(), D.Data(), z.Data(),
                                               delta_bias.Data(), initial_state.Data(),
                                               y.Allocate({batch, length, channels}),

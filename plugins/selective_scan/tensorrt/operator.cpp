@@ -31,8 +31,8 @@ class SelectiveScan final : public Operator {
   int32_t shaped_like(int32_t output) const noexcept override { return output == kY ? kU : kInitialState; }
 
   std::string refusal(const std::vector<Sizes>& shapes) const override {
-    if (shapes[kA][1] <= cuda::kMaximumState) return "";
-    return "A [channels, state] must have at most " + std::to_string(cuda::kMaximumState) + " states, got " +
+    if (shapes[kA][1] <= kMaximumState) return "";
+    return "A [channels, state] must have at most " + std::to_string(kMaximumState) + " states, got " +
            std::to_string(shapes[kA][1]);
   }
 
@@ -42,26 +42,9 @@ class SelectiveScan final : public Operator {
 
   cudaError_t enqueue(Type type, bool reverse, const std::vector<Sizes>& shapes, const void* const* inputs,
                       void* const* outputs, void* workspace, cudaStream_t stream) const override {
-    const auto floats = [&](Input input) { return static_cast<const float*>(inputs[input]); };
-    cuda::SelectiveScan scan;
-    scan.type = type;
-    scan.batch = shapes[kU][0];
-    scan.length = shapes[kU][1];
-    scan.channels = shapes[kU][2];
-    scan.state = shapes[kA][1];
-    scan.reverse = reverse;
-    scan.u = inputs[kU];
-    scan.delta = inputs[kDelta];
-    scan.A = floats(kA);
-    scan.B = inputs[kB];
-    scan.C = inputs[kC];
-    scan.D = floats(kD);
-    scan.z = inputs[kZ];
-    scan.delta_bias = floats(kDeltaBias);
-    scan.initial_state = floats(kInitialState);
-    scan.y = outputs[kY];
-    scan.final_state = static_cast<float*>(outputs[kFinalState]);
-    return cuda::selective_scan(scan, workspace, stream);
+    return cuda::selective_scan(make_selective_scan(type, shapes[kU][0], shapes[kU][1], shapes[kU][2], shapes[kA][1],
+                                                    reverse, inputs, outputs),
+                                workspace, stream);
   }
 
  private:

@@ -29,6 +29,21 @@ def test_any_width_up_to_256(width, conv_inputs, conv_oracle, assert_close, run)
         assert_close(got, expected, "float32")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ((1, 2, 1, 257), "width must be 2 to 256, got 257"),
+        ((1, 2, 1, 1), "width must be 2 to 256, got 1"),
+        ((0, 2, 1, 4), "batch must be at least 1, got 0"),
+        ((1, 0, 1, 4), "length must be at least 1, got 0"),
+        ((1, 2, 0, 4), "channels must be at least 1, got 0"),
+    ],
+)
+def test_sizes_that_the_kernel_does_not_take_are_refused(sizes, words, conv_inputs, run):
+    with pytest.raises(Exception, match=f"storm::CausalConv1d: {words}"):
+        run(conv_inputs(*sizes), "float32", False)
+
+
 def test_a_wrong_shape_is_refused_by_name(conv_inputs, run):
     inputs = conv_inputs(1, 8, 3, 4)
     inputs["initial_state"] = inputs["initial_state"][:, :2].copy()

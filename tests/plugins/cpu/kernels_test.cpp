@@ -453,6 +453,17 @@ void test_refusals() {
   scan.state = 257;
   expect_refusal([&] { selective_scan(scan, own_threads(1), {16, 4}, best_kernels()); },
                  "storm::SelectiveScan: state must be 1 to 256, got 257");
+  const std::pair<int64_t SelectiveScan::*, const char*> sizes[] = {
+      {&SelectiveScan::batch, "batch must be at least 1"},
+      {&SelectiveScan::length, "length must be at least 1"},
+      {&SelectiveScan::channels, "channels must be at least 1"},
+      {&SelectiveScan::state, "state must be 1 to 256"}};
+  for (const auto& [size, words] : sizes) {
+    SelectiveScan empty = scan_of(data, false, result);
+    empty.*size = 0;
+    expect_refusal([&] { selective_scan(empty, own_threads(2)); },
+                   "storm::SelectiveScan: " + std::string(words) + ", got 0");
+  }
   scan.state = 4;
   expect_refusal([&] { selective_scan(scan, own_threads(1), {48, 4}, best_kernels()); },
                  "storm::SelectiveScan: a piece must have a multiple of 32 channels, at most 512, and at most 8192 "

@@ -44,6 +44,18 @@ class Device {
     return to;
   }
 
+  std::vector<void*> upload_all(const void* const* from, const std::vector<size_t>& sizes) {
+    std::vector<void*> all;
+    for (const size_t size : sizes) all.push_back(upload(from[all.size()], size));
+    return all;
+  }
+
+  std::vector<void*> poisoned_all(const std::vector<size_t>& sizes) {
+    std::vector<void*> all;
+    for (const size_t size : sizes) all.push_back(poisoned(size));
+    return all;
+  }
+
   const char* result() const { return error == cudaSuccess ? nullptr : cudaGetErrorName(error); }
 
   cudaError_t error = cudaSuccess;
@@ -52,15 +64,20 @@ class Device {
   std::vector<void*> pointers_;
 };
 
+// The bytes of the scan's arrays, in the order of op.py.
 struct ScanBytes {
-  size_t tokens, matrix, states, A, channel;
+  std::vector<size_t> inputs, outputs;
+  size_t workspace;
 
   ScanBytes(Type type, int64_t batch, int64_t length, int64_t channels, int64_t state)
-      : tokens(static_cast<size_t>(batch * length * channels) * storm::size_of(type)),
-        matrix(static_cast<size_t>(batch * length * state) * storm::size_of(type)),
-        states(static_cast<size_t>(batch * channels * state) * 4),
-        A(static_cast<size_t>(channels * state) * 4),
-        channel(static_cast<size_t>(channels) * 4) {}
+      : workspace(storm::cuda::selective_scan_workspace(batch, length, channels, state)) {
+    const size_t tokens = static_cast<size_t>(batch * length * channels) * storm::size_of(type);
+    const size_t matrix = static_cast<size_t>(batch * length * state) * storm::size_of(type);
+    const size_t A = static_cast<size_t>(channels * state) * 4, channel = static_cast<size_t>(channels) * 4;
+    const size_t states = static_cast<size_t>(batch) * A;
+    inputs = {tokens, tokens, A, matrix, matrix, channel, tokens, channel, states};
+    outputs = {tokens, states};
+  }
 };
 
 }  // namespace
@@ -75,56 +92,31 @@ EXPORT const char* storm_cuda_scan(int type, int64_t batch, int64_t length, int6
   const Type element = static_cast<Type>(type);
   const ScanBytes bytes(element, batch, length, channels, state);
   Device device;
-  storm::cuda::SelectiveScan scan = {};
-  scan.type = element;
-  scan.batch = batch;
-  scan.length = length;
-  scan.channels = channels;
-  scan.state = state;
-  scan.reverse = reverse != 0;
-  scan.u = device.upload(inputs[0], bytes.tokens);
-  scan.delta = device.upload(inputs[1], bytes.tokens);
-  scan.A = static_cast<const float*>(device.upload(inputs[2], bytes.A));
-  scan.B = device.upload(inputs[3], bytes.matrix);
-  scan.C = device.upload(inputs[4], bytes.matrix);
-  scan.D = static_cast<const float*>(device.upload(inputs[5], bytes.channel));
-  scan.z = device.upload(inputs[6], bytes.tokens);
-  scan.delta_bias = static_cast<const float*>(device.upload(inputs[7], bytes.channel));
-  scan.initial_state = static_cast<const float*>(device.upload(inputs[8], bytes.states));
-  scan.y = device.poisoned(bytes.tokens);
-  scan.final_state = static_cast<float*>(device.poisoned(bytes.states));
-  void* const workspace = device.poisoned(storm::cuda::selective_scan_workspace(batch, length, channels, state));
+  const auto in = device.upload_all(inputs, bytes.inputs);
+  const auto out = device.poisoned_all(bytes.outputs);
+  void* const workspace = device.poisoned(bytes.workspace);
+  const auto scan = storm::make_selective_scan(element, batch, length, channels, state, reverse != 0, in.data(), out.data());
   if (device.error == cudaSuccess) device.error = storm::cuda::selective_scan(scan, workspace, nullptr);
   if (device.error == cudaSuccess) device.error = cudaDeviceSynchronize();
-  device.download(y, scan.y, bytes.tokens);
-  device.download(final_state, scan.final_state, bytes.states);
+  device.download(y, out[0], bytes.outputs[0]);
+  device.download(final_state, out[1], bytes.outputs[1]);
   return device.result();
 }
 
 EXPORT const char* storm_cuda_conv(int type, int64_t batch, int64_t length, int64_t channels, int64_t width,
                                    int reverse, const void* const* inputs, void* y, void* final_state) {
   const Type element = static_cast<Type>(type);
-  const size_t size = storm::size_of(element);
-  const size_t tokens = static_cast<size_t>(batch * length * channels) * size;
+  const size_t size = storm::size_of(element), tokens = static_cast<size_t>(batch * length * channels) * size;
   const size_t states = static_cast<size_t>(batch * (width - 1) * channels) * size;
+  const size_t weights = static_cast<size_t>(channels * width) * size, bias = static_cast<size_t>(channels) * size;
   Device device;
-  storm::cuda::CausalConv1d conv = {};
-  conv.type = element;
-  conv.batch = batch;
-  conv.length = length;
-  conv.channels = channels;
-  conv.width = width;
-  conv.reverse = reverse != 0;
-  conv.x = device.upload(inputs[0], tokens);
-  conv.weight = device.upload(inputs[1], static_cast<size_t>(channels * width) * size);
-  conv.bias = device.upload(inputs[2], static_cast<size_t>(channels) * size);
-  conv.initial_state = device.upload(inputs[3], states);
-  conv.y = device.poisoned(tokens);
-  conv.final_state = device.poisoned(states);
+  const auto in = device.upload_all(inputs, {tokens, weights, bias, states});
+  const auto out = device.poisoned_all({tokens, states});
+  const auto conv = storm::make_causal_conv1d(element, batch, length, channels, width, reverse != 0, in.data(), out.data());
   if (device.error == cudaSuccess) device.error = storm::cuda::causal_conv1d(conv, nullptr);
   if (device.error == cudaSuccess) device.error = cudaDeviceSynchronize();
-  device.download(y, conv.y, tokens);
-  device.download(final_state, conv.final_state, states);
+  device.download(y, out[0], tokens);
+  device.download(final_state, out[1], states);
   return device.result();
 }
 
@@ -133,36 +125,22 @@ EXPORT double storm_cuda_time_scan(int type, int64_t batch, int64_t length, int6
   const Type element = static_cast<Type>(type);
   const ScanBytes bytes(element, batch, length, channels, state);
   Device device;
-  const auto zeros = [&](size_t size) {
-    void* const pointer = device.allocate(size);
-    if (device.error == cudaSuccess) device.error = cudaMemset(pointer, 0, size);
-    return pointer;
+  const auto zeros = [&](const std::vector<size_t>& sizes) {
+    std::vector<void*> arrays;
+    for (const size_t size : sizes) {
+      arrays.push_back(device.allocate(size));
+      if (device.error == cudaSuccess) device.error = cudaMemset(arrays.back(), 0, size);
+    }
+    return arrays;
   };
-  storm::cuda::SelectiveScan scan = {};
-  scan.type = element;
-  scan.batch = batch;
-  scan.length = length;
-  scan.channels = channels;
-  scan.state = state;
-  scan.reverse = reverse != 0;
-  scan.u = zeros(bytes.tokens);
-  scan.delta = zeros(bytes.tokens);
-  scan.A = static_cast<const float*>(zeros(bytes.A));
-  scan.B = zeros(bytes.matrix);
-  scan.C = zeros(bytes.matrix);
-  scan.D = static_cast<const float*>(zeros(bytes.channel));
-  scan.z = zeros(bytes.tokens);
-  scan.delta_bias = static_cast<const float*>(zeros(bytes.channel));
-  scan.initial_state = static_cast<const float*>(zeros(bytes.states));
-  scan.y = zeros(bytes.tokens);
-  scan.final_state = static_cast<float*>(zeros(bytes.states));
-  void* const workspace = zeros(storm::cuda::selective_scan_workspace(batch, length, channels, state));
+  const std::vector<void*> in = zeros(bytes.inputs), out = zeros(bytes.outputs), workspace = zeros({bytes.workspace});
+  const auto scan = storm::make_selective_scan(element, batch, length, channels, state, reverse != 0, in.data(), out.data());
   cudaEvent_t begin = nullptr, end = nullptr;
   if (device.error == cudaSuccess) device.error = cudaEventCreate(&begin);
   if (device.error == cudaSuccess) device.error = cudaEventCreate(&end);
   for (int i = 0; i <= repeats && device.error == cudaSuccess; ++i) {
     if (i == 1) cudaEventRecord(begin);
-    device.error = storm::cuda::selective_scan(scan, workspace, nullptr);
+    device.error = storm::cuda::selective_scan(scan, workspace[0], nullptr);
   }
   float milliseconds = -1.0f;
   if (device.error == cudaSuccess) device.error = cudaEventRecord(end);

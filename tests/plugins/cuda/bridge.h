@@ -8,7 +8,7 @@ extern "C" {
 // How many CUDA devices there are; 0 without a driver.
 int storm_cuda_devices();
 
-// Type as in cpu/element.h: 0 float32, 1 float16, 2 bfloat16. Pointers are host arrays in the order of the operator's
+// Type as in common/element.h: 0 float32, 1 float16, 2 bfloat16. Pointers are host arrays in the order of the operator's
 // inputs. Returns null, or the name of the CUDA error.
 const char* storm_cuda_scan(int type, int64_t batch, int64_t length, int64_t channels, int64_t state, int reverse,
                             const void* const* inputs, void* y, void* final_state);

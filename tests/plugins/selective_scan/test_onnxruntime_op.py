@@ -95,6 +95,16 @@ def test_a_wrong_shape_is_refused_by_name(scan_inputs, run):
     )
 
 
-def test_more_than_256_states_are_refused(scan_inputs, run):
-    with pytest.raises(Exception, match="storm::SelectiveScan: state must be 1 to 256, got 257"):
-        run(scan_inputs(1, 2, 1, 257), "float32", False)
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ((1, 2, 1, 257), "state must be 1 to 256, got 257"),
+        ((1, 2, 1, 0), "state must be 1 to 256, got 0"),
+        ((0, 2, 1, 4), "batch must be at least 1, got 0"),
+        ((1, 0, 1, 4), "length must be at least 1, got 0"),
+        ((1, 2, 0, 4), "channels must be at least 1, got 0"),
+    ],
+)
+def test_sizes_that_the_kernel_does_not_take_are_refused(sizes, words, scan_inputs, run):
+    with pytest.raises(Exception, match=f"storm::SelectiveScan: {words}"):
+        run(scan_inputs(*sizes), "float32", False)
