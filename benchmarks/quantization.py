@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from storm_edge.calibration.analysis import Analysis
 from storm_edge.calibration.calibrate import calibrate
+from storm_edge.calibration.language import Language
 from storm_edge.calibration.scaling import Scale
 from storm_edge.calibration.smoothing import Smooth
 from storm_edge.calibration.thresholds import METHODS
@@ -179,17 +180,21 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
 
     calibrate(bundle, clips, "plain", samples=CLIPS)
     calibrate(bundle, clips, "chosen", samples=CLIPS, analysis=Analysis(max_loss=MAX_LOSS))
-    calibrate(bundle, clips, "awq", samples=CLIPS, scale=scale(bundle))
+    language = Language(lambda: train(bundle))
+    calibrate(bundle, clips, "awq", samples=CLIPS, scale=scale(bundle), language=language)
     h100 = target("h100")
 
-    def simulated(precision: str, calibration: str = "chosen") -> EngineRecord:
-        given = {"precision": precision, "llm_precision": "fp16", "calibration": calibration, "allow_mismatch": True}
-        return build_simulated(bundle, h100, BuildOptions(**given))
+    def simulated(precision: str, llm: str = "fp16", calibration: str | None = "chosen") -> EngineRecord:
+        return build_simulated(
+            bundle,
+            h100,
+            BuildOptions(precision=precision, llm_precision=llm, calibration=calibration, allow_mismatch=True),
+        )
 
-    def cpu(precision: str, llm: str, calibration: str = "chosen") -> EngineRecord:
-        return build_cpu(bundle, precision, llm, calibration=calibration, allow_mismatch=True)
+    def cpu(precision: str, llm: str, calibration: str = "chosen", block: int = 128) -> EngineRecord:
+        return build_cpu(bundle, precision, llm, calibration=calibration, int4_block=block, allow_mismatch=True)
 
-    # Built one at a time, just before it is asked: the two int4 engines have one name.
+    # Built one at a time, just before it is asked: the int4 engines have one name.
     engines: dict[str, Callable[[], EngineRecord]] = {
         "fp32": lambda: cpu("fp32", "fp32"),
         "int8 encoders, all layers, CPU": lambda: cpu("int8", "fp32", "plain"),
@@ -197,11 +202,15 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
         "int8 encoders, TensorRT (simulated)": lambda: simulated("int8"),
         "fp8 encoders, TensorRT (simulated)": lambda: simulated("fp8"),
         "int8 language model": lambda: cpu("fp32", "int8"),
-        "int4 language model": lambda: cpu("fp32", "int4"),
+        "int4 language model, blocks of 128": lambda: cpu("fp32", "int4"),
+        "int4 language model, blocks of 32": lambda: cpu("fp32", "int4", block=32),
         "int4 language model, scaled": lambda: cpu("fp32", "int4", "awq"),
+        "fp8 language model, TensorRT (simulated)": lambda: simulated("fp16", "fp8", "awq"),
         "int8 encoders, int8 language model": lambda: cpu("int8", "int8"),
         "int8 encoders, int4 language model": lambda: cpu("int8", "int4"),
     }
+    if find_scaling(bundle, "awq") is None:
+        del engines["int4 language model, scaled"]
     answers: dict[str, list[Result]] = {}
     logits: dict[str, float] = {}
     for name, build in engines.items():
@@ -216,7 +225,7 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
     groups = sorted({kind.split("/")[0] for kind in kinds if "/" in kind})
     print(f"{len(answers['fp32'])} questions of {data}; difference from fp32 in points, with its 95% interval")
     if find_scaling(bundle, "awq") is None:
-        print("scaling brought the answers no nearer to fp32's, so the engines called scaled are not")
+        print("scaling brought the answers no nearer to fp32's, so that engine was left out")
     print("\n| engine | KL of the logits |\n|---|---|")
     for name, divergence in logits.items():
         print(f"| {name} | {divergence:.1e} |")

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ from safetensors.numpy import save
 from storm_edge.calibration.analysis import Analysis
 from storm_edge.calibration.counting import Clips, count
 from storm_edge.calibration.graphs import Scales
+from storm_edge.calibration.histogram import Histogram
+from storm_edge.calibration.language import Language
 from storm_edge.calibration.methods import Method
-from storm_edge.calibration.observe import Observer
+from storm_edge.calibration.observe import Observer, range_of
 from storm_edge.calibration.plot import draw_sensitivity, require_matplotlib
 from storm_edge.calibration.scaling import Scale
 from storm_edge.calibration.smoothing import Smooth
 from storm_edge.calibration.switched import Key
 from storm_edge.calibration.thresholds import METHODS, quantization_noise
+from storm_edge.export.build.prepare import INT4_KEPT
 from storm_edge.export.calibrated import (
     ABOUT,
     CALIBRATED,
@@ -37,6 +40,7 @@ from storm_edge.export.calibrated import (
     calibration_folder,
     graph_identity,
 )
+from storm_edge.export.passes.quantize import Linear
 from storm_edge.runtime.bundle import Bundle, Stage, to_json
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.publish import lock, staging
@@ -55,6 +59,7 @@ def calibrate(
     smooth: Smooth | None = None,
     analysis: Analysis | None = None,
     scale: Scale | None = None,
+    language: Language | None = None,
     threads: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
     detail: Callable[[str], None] = lambda _: None,
@@ -62,6 +67,8 @@ def calibrate(
     """Observe `samples` clips uint8 [T, H, W, 3] and publish calibration/<name>/; returns that folder.
 
     `progress` is told each step, `detail` how far it is.
+
+    `language` says on what to observe the language model too, as its fp8 needs.
 
     Raises UsageError for too few samples, BuildError for clips that show too little, for NaN, for a layer whose
     input never changes, and for an analysis that finds no layer to quantize. Nothing is published then.
@@ -88,7 +95,8 @@ def calibrate(
             progress("observe")
             seen = count(observer, clips, samples, kept, _identity(bundle, scales), detail)
             progress("find ranges")
-            ranges, figures = _ranges(observer, method)
+            seen_in: dict[Stage, Mapping[str, Histogram]] = {**observer.histograms}
+            ranges = observer.ranges(method)
         sensitivity = None
         if analysis is not None:
             progress("analyze")
@@ -98,8 +106,15 @@ def calibrate(
             progress("scale the language model")
             scaling = scale.run(bundle, threads, detail)
             scales = {**scales, "decoder": scaling.scales}
+        layers = _layers(observer.layers, None if sensitivity is None else sensitivity.chosen)
+        if language is not None:
+            progress("observe the language model")
+            of_decoder, seen_in["decoder"] = language.run(bundle, threads, detail)
+            ranges["decoder"] = {t: range_of("decoder", t, x, method) for t, x in seen_in["decoder"].items()}
+            quantized: set[Key] = {("decoder", x.node) for x in of_decoder if x.weight not in INT4_KEPT}
+            layers |= _layers({"decoder": of_decoder}, quantized)
         about: dict[str, str] = {stage: graph_identity(bundle, stage) for stage in CALIBRATED}
-        if scaling is not None:
+        if scaling is not None or language is not None:
             about["decoder"] = graph_identity(bundle, "decoder")
         about |= {"data": seen.digest, "method": method, "samples": str(seen.clips)}
         with staging(folder) as staged:
@@ -111,9 +126,9 @@ def calibrate(
             for stage, of_norm in scales.items():
                 arrays |= {f"{SMOOTH}/{stage}/{tensor}": scale for tensor, scale in of_norm.items()}
             (staged / RANGES).write_bytes(save(arrays, {ABOUT: json.dumps(about, sort_keys=True)}))
-            layers = _layers(observer, None if sensitivity is None else sensitivity.chosen)
-            (staged / LAYERS).write_text(to_json(layers), encoding="utf-8")
-            report: dict[str, Any] = about | {"frames": len(seen.frames), "samples": seen.clips, "tensors": figures}
+            (staged / LAYERS).write_text(to_json(Layers(stages=layers)), encoding="utf-8")
+            report: dict[str, Any] = about | {"frames": len(seen.frames), "samples": seen.clips}
+            report["tensors"] = _figures(seen_in, ranges)
             report["versions"] = {p: importlib.metadata.version(p) for p in ("storm-edge", "onnxruntime")}
             if smoothing is not None:
                 report["smoothing"] = smoothing.as_json()
@@ -134,11 +149,12 @@ def _identity(bundle: Bundle, scales: Scales) -> str:
     return "".join(made_of)
 
 
-def _ranges(observer: Observer, method: Method) -> tuple[dict[Stage, dict[str, Range]], dict[str, dict[str, float]]]:
-    """The range of every watched tensor, and figures about it for the report."""
-    ranges = observer.ranges(method)
+def _figures(
+    seen_in: Mapping[Stage, Mapping[str, Histogram]], ranges: Mapping[Stage, Mapping[str, Range]]
+) -> dict[str, dict[str, float]]:
+    """What the report says of every watched tensor."""
     figures: dict[str, dict[str, float]] = {}
-    for stage, of_stage in observer.histograms.items():
+    for stage, of_stage in seen_in.items():
         for tensor, seen in of_stage.items():
             found = ranges[stage][tensor]
             figures[f"{stage}/{tensor}"] = {
@@ -150,25 +166,25 @@ def _ranges(observer: Observer, method: Method) -> tuple[dict[Stage, dict[str, R
                 "uint8_snr_db": round(quantization_noise(seen, found.low, found.high, 255), 2),
                 "int8_snr_db": round(quantization_noise(seen, -found.int8, found.int8, 254), 2),
             }
-    return ranges, figures
+    return figures
 
 
-def _layers(observer: Observer, chosen: Collection[Key] | None) -> Layers:
-    return Layers(
-        stages={
-            stage: {
-                x.node: LayerChoice(
-                    input=x.input,
-                    weight=x.weight,
-                    shape=list(x.shape),
-                    module=x.module,
-                    quantize=chosen is None or (stage, x.node) in chosen,
-                )
-                for x in layers
-            }
-            for stage, layers in observer.layers.items()
+def _layers(
+    layers: Mapping[Stage, Sequence[Linear]], chosen: Collection[Key] | None
+) -> dict[Stage, dict[str, LayerChoice]]:
+    return {
+        stage: {
+            x.node: LayerChoice(
+                input=x.input,
+                weight=x.weight,
+                shape=list(x.shape),
+                module=x.module,
+                quantize=chosen is None or (stage, x.node) in chosen,
+            )
+            for x in of_stage
         }
-    )
+        for stage, of_stage in layers.items()
+    }
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -101,18 +101,12 @@ class Observer(Watcher):
         self.watch(frames, self._count)
 
     def _count(self, stage: Stage, name: str, values: NDArray[Any]) -> None:
-        try:
-            self.histograms[stage][name].add(values)
-        except ValueError as e:
-            raise BuildError(
-                f"calibration: {name} of the {stage} graph has {e}: the checkpoint or its export is broken,"
-                " check it with `storm verify`."
-            ) from e
+        add_to(self.histograms[stage][name], stage, name, values)
 
     def ranges(self, method: Method) -> dict[Stage, dict[str, Range]]:
         """The range of every tensor; raises BuildError for one that never changes."""
         return {
-            stage: {tensor: _range(stage, tensor, seen, method) for tensor, seen in of_stage.items()}
+            stage: {tensor: range_of(stage, tensor, seen, method) for tensor, seen in of_stage.items()}
             for stage, of_stage in self.histograms.items()
         }
 
@@ -124,7 +118,19 @@ class Observer(Watcher):
         }
 
 
-def _range(stage: Stage, tensor: str, seen: Histogram, method: Method) -> Range:
+def add_to(histogram: Histogram, stage: Stage, tensor: str, values: NDArray[Any]) -> None:
+    """Count a tensor's values; raises BuildError for NaN and infinity."""
+    try:
+        histogram.add(values)
+    except ValueError as e:
+        raise BuildError(
+            f"calibration: {tensor} of the {stage} graph has {e}: the checkpoint or its export is broken,"
+            " check it with `storm verify`."
+        ) from e
+
+
+def range_of(stage: Stage, tensor: str, seen: Histogram, method: Method) -> Range:
+    """What a tensor is cut to; raises BuildError where it never changes."""
     try:
         return find_range(seen, method)
     except ValueError as e:

@@ -7,31 +7,24 @@ what makes the input is divided by the same; a is searched for every group of la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from storm_edge.calibration.analysis import Asked, decoder_of, fp32_decoder
+from storm_edge.calibration.analysis import Asked, decoder_of
 from storm_edge.calibration.graphs import fp32_graph, some_rows
-from storm_edge.calibration.losses import AnswerLoss
-from storm_edge.calibration.observe import Watcher, give_out
+from storm_edge.calibration.language import Prompts, watch_decoder
 from storm_edge.export.build.prepare import INT4_KEPT
-from storm_edge.export.graph_file import Reader, save_model
+from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.nbits_weights import nbits_weights
 from storm_edge.export.passes.smooth import Group, smooth, smoothing_groups
 from storm_edge.export.passes.tensors import values
 from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.llm.base import LanguageModel
-from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from storm_edge.runtime.stages import flatten_visual
 
 ALPHAS = tuple(i / 10 for i in range(1, 11))  # 0 changes nothing
 ROWS = 2048  # of a group's input, on which a candidate is measured
@@ -76,26 +69,12 @@ class Scale:
 
     def run(self, bundle: Bundle, threads: int | None, detail: Callable[[str], None]) -> Scaling:
         """Look for scales; raises BuildError where there are no questions."""
-        asked = list(islice(self.asked(), self.prompts))
-        if not asked:
-            raise BuildError("the data gave no questions: give more videos.")
-        visual = []
-        with Watcher(bundle, threads) as watcher:
-            for i, (clip, _) in enumerate(asked):
-                detail(f"{i + 1} of {len(asked)} clips")
-                visual.append(watcher.watch(clip, lambda *_: None))
-        detail("answers")
-        llm = fp32_decoder(bundle, threads)
-        loss = AnswerLoss(bundle, llm, [question for _, question in asked], visual)
-        rows = [
-            np.concatenate([llm.embed(before), flatten_visual(llm, clip, loss.newline), llm.embed(after)])
-            for clip, (before, after) in zip(visual, loss.tokens, strict=True)
-        ]  # each (S, D)
-        scales, groups = _search(bundle, rows, self.block, threads, detail)
+        prompts = Prompts.read(bundle, self.asked, self.prompts, threads, detail)
+        scales, groups = _search(bundle, prompts.rows, self.block, threads, detail)
         divergences = []
         for tried in ({}, scales) if scales else ({},):
             detail(f"answers with int4 weights, {'scaled' if tried else 'as they are'}")
-            divergences.append(loss.of(_int4_decoder(bundle, tried, self.block, threads), visual))
+            divergences.append(prompts.loss.of(_int4_decoder(bundle, tried, self.block, threads), prompts.visual))
         without, scaled = divergences[0], divergences[-1]
         return Scaling(scales if scaled < without else {}, groups, self.block, without, scaled)
 
@@ -169,32 +148,14 @@ def _activations(
     detail: Callable[[str], None],
 ) -> tuple[dict[str, Float32], dict[str, Float32]]:
     """Of every group's input the mean magnitudes [channels] and some rows, over all tokens of the prompts."""
-    config = bundle.config.llm
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
     names = [group.output for group in groups]
-    give_out(watched, names)
     sums: dict[str, Any] = dict.fromkeys(names, 0.0)
     some: dict[str, list[Float32]] = {name: [] for name in names}
-    with TemporaryDirectory(prefix="storm-calibrate-") as folder:
-        path = Path(folder) / "decoder.onnx"
-        save_model(watched, path, "decoder.data", readers)
-        session = OnnxRuntimeSession(path, threads)
-        for i, rows in enumerate(prompts):
-            detail(f"{i + 1} of {len(prompts)} prompts")
-            length = len(rows)
-            past = np.zeros((1, config.num_key_value_heads, length, config.head_dim), np.float32)
-            cache = {f"past_{kind}_{j}": past for j in range(config.num_hidden_layers) for kind in ("key", "value")}
-            made = session.run(
-                inputs_embeds=rows[None],
-                position_ids=np.arange(length, dtype=np.int64)[None],
-                write_indices=np.zeros(1, np.int64),
-                **cache,
-            )
-            for name in names:
-                activations = made[name].reshape(length, -1)
-                sums[name] = sums[name] + np.abs(activations).sum(axis=0, dtype=np.float64)
-                some[name].append(some_rows(activations, max(1, ROWS // len(prompts))).copy())
+    for made in watch_decoder(bundle, model, readers, names, prompts, threads, detail):
+        for name, array in made.items():
+            activations = array.reshape(array.shape[1], -1)
+            sums[name] = sums[name] + np.abs(activations).sum(axis=0, dtype=np.float64)
+            some[name].append(some_rows(activations, max(1, ROWS // len(prompts))).copy())
     total = sum(map(len, prompts))
     magnitudes = {name: (sums[name] / total).astype(np.float32) for name in names}
     return magnitudes, {name: np.concatenate(some[name]) for name in names}
@@ -205,8 +166,3 @@ def _int4_decoder(bundle: Bundle, scales: dict[str, Float32], block: int, thread
     smooth(model, readers, scales)
     nbits_weights(model, readers, 4, block, in_8=INT4_KEPT)
     return decoder_of(bundle, model, readers, threads)
-
-
-def describe_all(clips: Callable[[], Iterable[NDArray[np.uint8]]]) -> Asked:
-    """Clips without questions of their own, with one that fits every video."""
-    return lambda: ((clip, "Describe the video.") for clip in clips())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,14 @@ _TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max
 @click.option("--stages", default="vision,temporal,decoder", show_default=True, help="TensorRT targets: what to build.")
 @click.option("--max-frames", type=click.IntRange(1), default=128, show_default=True, help="Longest clip, in frames.")
 @click.option("--max-length", type=click.IntRange(1), help="Tokens of the KV cache; default: the model's context.")
-@click.option("--int4-block", type=click.Choice(["32", "64", "128"]), default="128", help="Weights that share a scale.")
-@click.option("--calibration", metavar="NAME", help="Ranges of int8 and fp8, where BUNDLE has several.")
+@click.option(
+    "--int4-block",
+    type=click.Choice(["32", "64", "128"]),
+    default="128",
+    show_default=True,
+    help="int4 weights that share a scale.",
+)
+@click.option("--calibration", metavar="NAME", help="Ranges of int8 and fp8, scales of int4, where BUNDLE has several.")
 @click.option("--min-shapes", metavar="NAME:AxBxC,...", help="Smallest input shapes, as trtexec takes them.")
 @click.option("--opt-shapes", metavar="NAME:AxBxC,...", help="Input shapes to optimize for.")
 @click.option("--max-shapes", metavar="NAME:AxBxC,...", help="Largest input shapes.")
@@ -43,15 +51,23 @@ _TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max
 def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: Any) -> None:
     """Build an engine from BUNDLE and verify it; a failing engine is not published."""
     from storm_edge.runtime.bundle import Bundle
+    from storm_edge.runtime.errors import UsageError
     from storm_edge.runtime.targets import check_llm_precision, check_precision, target
 
     where = target(target_name)
-    if options["simulate"] or not where.engine.startswith("tensorrt"):
-        _refuse_tensorrt_options(ctx, "with --simulate" if options["simulate"] else f"for {where.name}")
+    if not where.engine.startswith("tensorrt"):
+        _refuse(ctx, _TENSORRT_ONLY, f"is for TensorRT targets: leave it out for {where.name}")
+    elif options["simulate"]:
+        _refuse(ctx, _TENSORRT_ONLY, "is for what TensorRT compiles: leave it out with --simulate")
+    elif options["prepare_only"]:
+        _refuse(ctx, ("sm", "workspace"), "is for compiling: give it where --prepare-only is left out")
+    if options["workspace"] is not None and not math.isfinite(options["workspace"]):
+        raise UsageError(f"--workspace {options['workspace']} is no size: give GiB, 2 or 0.5 for instance.")
     check_precision(where, options["precision"])
     check_llm_precision(where, options["llm_precision"])
     opened = Bundle.open(bundle)
     from storm_edge.export.build.build import build
+    from storm_edge.export.build.goal import device_command
     from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
 
     chosen = BuildOptions(
@@ -79,7 +95,8 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         click.echo(json.dumps(record.model_dump(mode="json") | {"seconds": step.seconds}))
     elif record.state == "prepared":
         version = f"TensorRT {record.versions['tensorrt']}" if record.api == "tensorrt" else "TensorRT for RTX"
-        say(ctx, f"{bundle}/engines/{record.name}: prepared for {version}, not compiled.")
+        there = device_command(opened, record.target, record.precision, record.llm_precision, chosen)
+        say(ctx, f"{bundle}/engines/{record.name}: prepared for {version}, not compiled; on the device: `{there}`.")
     elif record.state == "compiled":
         sms = ", ".join(map(str, record.sms))
         hint = "the same command on a machine with such a GPU verifies a whole engine"
@@ -91,11 +108,11 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         click.echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)
 
 
-def _refuse_tensorrt_options(ctx: click.Context, where: str) -> None:
-    """Raise UsageError for an option on the command line that only a build for TensorRT reads."""
+def _refuse(ctx: click.Context, names: Collection[str], why: str) -> None:
+    """Raise UsageError for the first of some options that is on the command line."""
     from storm_edge.runtime.errors import UsageError
 
     for option in ctx.command.params:
         given = ctx.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
-        if given and option.name in _TENSORRT_ONLY:
-            raise UsageError(f"{option.opts[0]} is for TensorRT targets: leave it out {where}.")
+        if given and option.name in names:
+            raise UsageError(f"{option.opts[0]} {why}.")

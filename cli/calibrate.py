@@ -17,7 +17,6 @@ from storm_edge.runtime.errors import UsageError
 if TYPE_CHECKING:
     from storm_edge.calibration.analysis import Analysis, Asked
     from storm_edge.calibration.counting import Clips, Frames
-    from storm_edge.calibration.scaling import Scale
     from storm_edge.calibration.smoothing import Smooth
 
 FRAMES = 16  # of a clip
@@ -46,6 +45,7 @@ _AUTO = "auto"
 )
 @click.option("--questions", type=click.IntRange(1), help="With --analyze: measure the answers to so many questions.")
 @click.option("--awq", is_flag=True, help="Scale the language model's weights by what they multiply, for int4.")
+@click.option("--llm", is_flag=True, help="Observe the language model too, as --llm-precision fp8 needs.")
 @click.option("--name", help="What to call it in the bundle; default: demo, or the folder's name.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -58,6 +58,8 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
     """
     _check(options)
     from storm_edge.calibration.calibrate import SENSITIVITY, calibrate
+    from storm_edge.calibration.language import Language
+    from storm_edge.calibration.scaling import Scale
     from storm_edge.export.calibrated import REPORT
     from storm_edge.runtime.bundle import Bundle
 
@@ -73,7 +75,8 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
             method=options["method"],
             smooth=_smooth(options["smooth"]),
             analysis=_analysis(data, frames, size, options),
-            scale=_scale(data, frames, size, clips) if options["awq"] else None,
+            scale=Scale(_prompts(data, frames, size, clips)) if options["awq"] else None,
+            language=Language(_prompts(data, frames, size, clips)) if options["llm"] else None,
             threads=options["threads"],
             progress=step,
             detail=step.detail,
@@ -121,13 +124,11 @@ def _analysis(data: str, frames: int, size: int, options: dict[str, Any]) -> Ana
     return Analysis(**how)
 
 
-def _scale(data: str, frames: int, size: int, clips: Clips) -> Scale:
-    """By the data's questions; a folder without questions is asked one that fits every video."""
-    from storm_edge.calibration.scaling import Scale, describe_all
+def _prompts(data: str, frames: int, size: int, clips: Clips) -> Asked:
+    """The data's questions; a folder without questions is asked one that fits every video."""
+    from storm_edge.calibration.language import describe_all
 
-    if data == "demo" or any(Path(data).glob("*.jsonl")):
-        return Scale(_asked(data, frames, size))
-    return Scale(describe_all(clips))
+    return _asked(data, frames, size) if data == "demo" or any(Path(data).glob("*.jsonl")) else describe_all(clips)
 
 
 def _lines(folder: Path, report: dict[str, Any]) -> Iterator[str]:

@@ -85,7 +85,9 @@ def main() -> None:
         code = storm.main(standalone_mode=False, obj=switches)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as e:
-        e.show()
+        context = e.ctx if isinstance(e, click.UsageError) else None
+        hint = f": see `{context.command_path} --help`" if context else ""
+        click.echo(f"error: {' '.join(e.format_message().split()).rstrip('.')}{hint}.", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)

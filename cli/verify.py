@@ -39,7 +39,7 @@ def command(
         click.echo(json.dumps({"passed": True, "seconds": step.seconds}) if as_json else f"{bundle}: {unchanged}")
         return
     if as_json:
-        rows, passed = [r.model_dump() for r in results], all(r.passed for r in results)
+        rows, passed = [r.model_dump(mode="json") for r in results], all(r.passed for r in results)
         click.echo(json.dumps({"engine": record.name, "passed": passed, "checks": rows, "seconds": step.seconds}))
     else:
         click.echo(f"engine {record.name}, {unchanged}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ FOLDER = "calibration"
 RANGES, LAYERS, REPORT = "ranges.safetensors", "layers.json", "report.json"
 SMOOTH = "smooth"  # before the names of scales
 ABOUT = "calibration"  # the one key of the ranges' metadata: safetensors writes several in any order
-CALIBRATED: tuple[Stage, ...] = ("vision", "temporal")
+CALIBRATED: tuple[Stage, ...] = ("vision", "temporal")  # always; the decoder only where fp8 is wanted for it
+QUANTIZED = ("int8", "fp8")  # precisions of both
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,39 @@ def find_scaling(bundle: Bundle, name: str | None) -> Calibration | None:
 
     Raises BuildError where several do and none is named.
     """
-    found = [c for c in (_read(bundle, known) for known in calibration_names(bundle)) if c.scales["decoder"]]
+    return _find_of_decoder(bundle, name, "scales for int4", lambda c: bool(c.scales["decoder"]))
+
+
+def find_language(bundle: Bundle, name: str | None) -> Calibration:
+    """The calibration called `name`, or the only one, that has the language model's ranges.
+
+    Raises BuildError where none does, or several do and none is named.
+    """
+    found = _find_of_decoder(bundle, name, "the language model's ranges", lambda c: "decoder" in c.ranges)
+    if found is None:
+        which = f"calibration {name} of {bundle.root}" if name else f"{bundle.root}'s calibrations"
+        raise BuildError(
+            f"{which} did not observe the language model, which --llm-precision fp8 needs: run"
+            f" `storm calibrate {bundle.root} --data DIR --llm` first."
+        )
+    return found
+
+
+def calibration_of(bundle: Bundle, precision: str, llm_precision: str, name: str | None) -> Calibration | None:
+    """The calibration that a build reads, None where it reads none; raises what the functions above raise."""
+    ranges = find_calibration(bundle, name) if precision in QUANTIZED else None
+    if llm_precision == "fp8":
+        return find_language(bundle, ranges.name if ranges else name)
+    return ranges or (find_scaling(bundle, name) if llm_precision == "int4" else None)
+
+
+def _find_of_decoder(
+    bundle: Bundle, name: str | None, what: str, has: Callable[[Calibration], bool]
+) -> Calibration | None:
+    found = [c for c in (_read(bundle, known) for known in calibration_names(bundle)) if has(c)]
     if name is None and len(found) > 1:
         names = " or ".join(c.name for c in found)
-        raise BuildError(
-            f"{bundle.root} has several calibrations with scales for int4: choose one, --calibration {names}."
-        )
+        raise BuildError(f"{bundle.root} has several calibrations with {what}: choose one, --calibration {names}.")
     return next((c for c in found if name in (None, c.name)), None)
 
 
@@ -144,7 +172,8 @@ def _read_files(bundle: Bundle, name: str) -> Calibration:
     except ValidationError as e:
         raise BuildError(f"{layers_file} is damaged ({e.errors()[0]['msg']}): correct it or {again}.") from e
     ranges: dict[Stage, dict[str, Range]] = {}
-    for stage in CALIBRATED:
+    with_decoder: tuple[Stage, ...] = (*CALIBRATED, "decoder")
+    for stage in with_decoder if "decoder" in layers.stages else CALIBRATED:
         if about.get(stage) != graph_identity(bundle, stage):
             raise BuildError(f"{ranges_file} was observed on another {stage} graph than this bundle's: {again}.")
         ranges[stage] = {

@@ -6,10 +6,11 @@ target-precision, with the language model's precision added where it differs: `c
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
 
 from storm_edge.runtime.bundle import Bundle, FileSpec, Stage, file_sha256, read_record
 from storm_edge.runtime.errors import EngineError, UsageError
@@ -30,6 +31,11 @@ class CheckResult(BaseModel):
     value: float
     limit: float
     passed: bool
+
+    @field_serializer("value", when_used="json")
+    def _in_json(self, value: float) -> float | str:
+        """JSON has no NaN and no infinity: they are written, and read, as "nan" and "inf"."""
+        return value if math.isfinite(value) else str(value)
 
 
 class Shapes(BaseModel):

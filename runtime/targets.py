@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from storm_edge.runtime.errors import TargetError
+from storm_edge.runtime.errors import StormError, TargetError, UsageError
 from storm_edge.runtime.hardware import DEVICES, RELEASES, Device, Release
 
 # target -> precision -> how far it has come, for the vision tower and temporal encoder; the first is the default.
@@ -27,13 +27,14 @@ BUILDS: dict[str, dict[str, str]] = {
     "thor": {"fp16": "written", "int8": "written", "fp8": "written"},
 }
 # The same for the language model.
-_DATA_CENTER = ("a100", "l4", "l40s", "h100", "h200", "b200")
+_LLM_WRITTEN = dict.fromkeys(("bf16", "fp16", "int4"), "written")
 LLM_BUILDS: dict[str, dict[str, str]] = {
     "cpu": dict.fromkeys(("fp32", "int8", "int4"), "run on x86-64 (AMD EPYC), 2026-11"),
-    "rtx": dict.fromkeys(("bf16", "fp16", "int4"), _RTX),
-    **dict.fromkeys(_DATA_CENTER, dict.fromkeys(("bf16", "fp16", "int4"), "written")),
+    "rtx": {**dict.fromkeys(("bf16", "fp16", "int4"), _RTX), "fp8": _RTX_FP8},
+    "a100": _LLM_WRITTEN,
+    **dict.fromkeys(("l4", "l40s", "h100", "h200", "b200"), _LLM_WRITTEN | {"fp8": "written"}),
     "orin": {"bf16": "written", "int4": "written"},
-    "thor": {"bf16": "written", "int4": "written"},
+    "thor": {"bf16": "written", "int4": "written", "fp8": "written"},
 }
 
 EngineKind = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt-rtx", "tensorrt"]
@@ -125,7 +126,7 @@ TARGETS: dict[str, Target] = {
             "tensorrt-rtx",
             ("tensorrt-rtx",),
             ("fp16", "bf16", "int8", "fp8"),
-            ("bf16", "fp16", "int4"),
+            ("bf16", "fp16", "int4", "fp8"),
             (75, 80, 86, 89, 120, 121),
         ),
         _data_center("a100", "A100", 80),
@@ -151,7 +152,7 @@ TARGETS: dict[str, Target] = {
             "tensorrt",
             ("tensorrt",),
             ("fp16", "int8", "fp8"),
-            ("bf16", "int4"),
+            ("bf16", "int4", "fp8"),
             (110,),
             integrated=True,
         ),
@@ -160,9 +161,9 @@ TARGETS: dict[str, Target] = {
 
 
 def target(name: str) -> Target:
-    """The target called `name`; raises TargetError naming those that exist."""
+    """The target called `name`; raises UsageError naming those that exist."""
     if name not in TARGETS:
-        raise TargetError(f"there is no target {name!r}: choose one of {', '.join(TARGETS)}.")
+        raise UsageError(f"there is no target {name!r}: choose one of {', '.join(TARGETS)}.")
     return TARGETS[name]
 
 
@@ -170,20 +171,22 @@ def check_precision(where: Target, precision: str | None, sm: int | None = None)
     """The vision tower's and temporal encoder's precision to build with; None takes the default.
 
     `sm` narrows a target of several compute capabilities. Raises TargetError: what the hardware cannot do, with the
-    reason and the nearest thing it can; or what this version does not build yet.
+    reason and the nearest thing it can; or what this version does not build yet. Raises UsageError for no precision.
     """
     if precision is not None:
         require_capable(where, precision, sm)
     return _built(where, precision, where.status, "--precision")
 
 
-def check_llm_precision(where: Target, precision: str | None, release: Release | None = None) -> str:
+def check_llm_precision(
+    where: Target, precision: str | None, release: Release | None = None, sm: int | None = None
+) -> str:
     """The language model's precision to build with; None takes the default. `release` is the device's software.
 
     Raises TargetError as `check_precision` does.
     """
     if precision is not None:
-        require_llm_capable(where, precision, release)
+        require_llm_capable(where, precision, release, sm)
     elif release and not release.llm_tensorrt:
         precision = "int4"
     return _built(where, precision, where.llm_status, "--llm-precision")
@@ -206,18 +209,18 @@ def check_sms(where: Target, sms: tuple[int, ...]) -> None:
 def require_capable(where: Target, precision: str, sm: int | None = None) -> None:
     """Raise TargetError where the hardware cannot run vision and temporal in `precision`, built here or not."""
     sm = sm or where.sm
-    fp8_missing = precision == "fp8" and sm is not None and sm < FIRST_FP8_SM
-    if precision in where.precisions and not fp8_missing:
+    if precision in where.precisions and not _lacks_fp8(precision, sm):
         return
     can = [p for p in where.precisions if p != precision]
-    raise TargetError(f"{_reason(where, precision, sm)}: {_use(can, where.status, precision, '--precision')}.")
+    raise _kind(precision)(f"{_reason(where, precision, sm)}: {_use(can, where.status, precision, '--precision')}.")
 
 
-def require_llm_capable(where: Target, precision: str, release: Release | None = None) -> None:
+def require_llm_capable(where: Target, precision: str, release: Release | None = None, sm: int | None = None) -> None:
     """Raise TargetError where the language model cannot run in `precision` on this hardware and software."""
-    if precision not in where.llm_precisions:
-        use = _use(list(where.llm_precisions), where.llm_status, precision, "--llm-precision")
-        raise TargetError(f"{_reason(where, precision, where.sm, llm=True)}: {use}.")
+    sm = sm or where.sm
+    if precision not in where.llm_precisions or _lacks_fp8(precision, sm):
+        use = _use([p for p in where.llm_precisions if p != precision], where.llm_status, precision, "--llm-precision")
+        raise _kind(precision)(f"{_reason(where, precision, sm, llm=True)}: {use}.")
     if release and not release.llm_tensorrt and precision != "int4":
         raise TargetError(
             f"TensorRT {release.tensorrt} of {release.name} cannot run the language model (the KV cache operators start"
@@ -235,12 +238,21 @@ _NEAREST = {  # what comes closest to a precision, best first
 }
 
 
+def _lacks_fp8(precision: str, sm: int | None) -> bool:
+    return precision == "fp8" and sm is not None and sm < FIRST_FP8_SM
+
+
+def _kind(precision: str) -> type[StormError]:
+    """What exists and is missing here is the target's fault, what does not exist the command's."""
+    return TargetError if precision in PRECISIONS else UsageError
+
+
 def _reason(where: Target, precision: str, sm: int | None, *, llm: bool = False) -> str:
     part = "language model" if llm else "vision tower and temporal encoder"
     chip = f"{where.hardware} (SM {sm})" if sm else where.hardware
     if precision not in PRECISIONS:
         return f"there is no precision {precision!r}"
-    if precision == "fp8" and sm is not None and sm < FIRST_FP8_SM:
+    if _lacks_fp8(precision, sm):
         return f"{chip} has no FP8 units, they start at SM {FIRST_FP8_SM}"
     if precision == "fp8" and where.engine == "onnxruntime-cpu":
         return "no CPU has FP8 units"

@@ -43,18 +43,27 @@ def compile_graph(job: CompileJob, progress: Callable[[str], None] = lambda _: N
             job_file,
             result_file,
         ]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(job, Path(folder))
-        ) as child:
+        # A file takes whatever a builder has to say; a pipe that nobody reads in time would stop it.
+        with (
+            open(Path(folder) / "stderr", "wb") as errors,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment(job, Path(folder))
+            ) as child,
+        ):
             assert child.stdout is not None
-            for line in child.stdout:
-                progress(f"{name}: {line.strip()}")
-            assert child.stderr is not None
-            errors = child.stderr.read()
+            try:
+                for line in child.stdout:
+                    progress(f"{name}: {line.strip()}")
+            except BaseException:
+                child.kill()  # who stops the command wants the memory back, not an engine
+                child.wait()
+                Path(job.engine).unlink(missing_ok=True)
+                raise
+        said = (Path(folder) / "stderr").read_text(encoding="utf-8", errors="replace")
         try:
             result = CompileResult.model_validate_json(result_file.read_text(encoding="utf-8"))
         except (OSError, ValidationError):
-            result = _of_dead_child(child.returncode, errors)
+            result = _of_dead_child(child.returncode, said)
     if result.failure:
         Path(job.engine).unlink(missing_ok=True)
         raise BuildError(

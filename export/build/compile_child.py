@@ -6,9 +6,11 @@ Builders can abort their process, so this one is not the user's. Prints a line f
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 from storm_edge.export.build.compile_job import CompileJob, CompileResult, Failure
 from storm_edge.runtime.memory import peak_memory_bytes
 
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # The builder's words for what went wrong; the first that matches decides.
 _WORDS: tuple[tuple[Failure, str], ...] = (
     ("memory", r"out of memory|OutOfMemory|insufficient (workspace|memory)|requested size was|std::bad_alloc"),
@@ -162,8 +165,14 @@ def _make_monitor(trt: Any) -> Any:
     return Monitor()
 
 
+def _end_with_parent() -> None:
+    """Let the kernel end this process when the one that wants its engine is gone; a build holds gigabytes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Compile the job named on the command line and write its result."""
+    _end_with_parent()
     job = CompileJob.model_validate(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     try:
         result = compile_engine(job)

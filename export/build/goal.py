@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
 from storm_edge.export.build.compile_job import Api
-from storm_edge.export.build.options import FIRST_DECODER, BuildOptions, Version, parse_version
+from storm_edge.export.build.options import FIRST_DECODER, OLDEST, BuildOptions, Version, parse_version
 from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.engine import engine_name
 from storm_edge.runtime.errors import TargetError
@@ -47,7 +48,7 @@ class Goal:
 
 
 def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
-    """Take the defaults of target and machine; raises TargetError for what the target cannot do."""
+    """Take the defaults of target and machine; raises TargetError for what the target cannot do, UsageError."""
     check_sms(where, options.sms)
     present = machine.gpus[0].sm if where.name in machine.targets else None
     sms = options.sms or ((present,) if present else ())
@@ -58,6 +59,9 @@ def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
         raise TargetError("TensorRT for RTX has versions of its own: leave --tensorrt out for target rtx.")
     if api == "tensorrt":
         version = options.tensorrt or (installed_tensorrt(api) if present else None) or NEWEST
+        if parse_version(version) < OLDEST:
+            newer = f"{where.releases[0].name} or newer brings one" if where.integrated else "--tensorrt 10.3 or newer"
+            raise TargetError(f"TensorRT {version} is older than 10.3, the first that these graphs build on: {newer}.")
     # A TensorRT too old for the language model leaves it to ONNX Runtime, where the target has that.
     release = None
     if parse_version(version) < FIRST_DECODER and "decoder" in options.stages:
@@ -66,7 +70,7 @@ def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
         where=where,
         machine=machine,
         precision=precision,
-        llm_precision=check_llm_precision(where, options.llm_precision, release),
+        llm_precision=check_llm_precision(where, options.llm_precision, release, min(sms, default=None)),
         version=version,
         api=api,
         llm_api="onnxruntime" if release else None,
@@ -86,12 +90,12 @@ def require_installed(api: Api) -> str:
     return version
 
 
-def device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
+def device_command(bundle: Bundle, target: str, precision: str, llm_precision: str, options: BuildOptions) -> str:
     """The command that builds the same engine from the same prepared graphs on the device."""
     shapes = (("min", options.min_shapes), ("opt", options.opt_shapes), ("max", options.max_shapes))
     usual = BuildOptions()
-    words = [f"storm build {bundle.root} --target {goal.where.name} --precision {goal.precision}"]
-    words.append(f"--llm-precision {goal.llm_precision}")
+    words = [f"storm build {shlex.quote(str(bundle.root))} --target {target} --precision {precision}"]
+    words.append(f"--llm-precision {llm_precision}")
     for flag, value, default in (
         ("stages", ",".join(options.stages), ",".join(usual.stages)),
         ("max-frames", options.max_frames, usual.max_frames),
@@ -99,7 +103,8 @@ def device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
         ("int4-block", options.int4_block, usual.int4_block),
         ("calibration", options.calibration, None),
         *((f"{kind}-shapes", ",".join(f"{n}:{'x'.join(map(str, s))}" for n, s in given), "") for kind, given in shapes),
+        ("workspace", options.workspace_gib, None),
     ):
         if value != default:
             words.append(f"--{flag} {value}")
-    return " ".join(words)
+    return " ".join([*words, *(["--allow-mismatch"] if options.allow_mismatch else [])])

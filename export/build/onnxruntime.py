@@ -7,6 +7,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 
 from storm_edge.export.build.prepared import Step, prepared_graph
+from storm_edge.export.build.unused import drop_unused_graphs
 from storm_edge.export.calibrated import Calibration
 from storm_edge.runtime.bundle import Bundle, FileSpec, Stage, to_json
 from storm_edge.runtime.engine import ENGINE_JSON, EngineRecord
@@ -66,4 +67,5 @@ def publish_onnxruntime(
         record = record.model_copy(update={"verified": verified, "verification": results})
         with staging(bundle.root / "engines" / name) as folder:
             (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
+        drop_unused_graphs(bundle)
     return record

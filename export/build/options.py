@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 
 from storm_edge.runtime.bundle import STAGES, Stage
-from storm_edge.runtime.errors import TargetError, UsageError
+from storm_edge.runtime.errors import UsageError
 
 Version = tuple[int, int]
+OLDEST: Version = (10, 3)  # JetPack 6.2's; before it plugins are of another kind
 # What TensorRT can from which version on.
 FIRST_FUNCTIONS: Version = (10, 7)  # a registered plugin is preferred to a function body of its name
 FIRST_ATTENTION: Version = (10, 14)  # the parser's Attention importer
@@ -46,10 +47,10 @@ class BuildOptions:
 
 
 def parse_version(text: str) -> Version:
-    """ "10.3.0.26" -> (10, 3); raises TargetError for what is no version."""
+    """ "10.3.0.26" -> (10, 3); raises UsageError for what is no version."""
     parts = text.split(".")
     if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
-        raise TargetError(f"{text!r} is no TensorRT version: give one like 10.3 or 10.16.")
+        raise UsageError(f"--tensorrt: {text!r} is no version: give one like 10.3 or 10.16.")
     return int(parts[0]), int(parts[1])
 
 
@@ -78,9 +79,11 @@ def abilities(version: Version) -> list[bool]:
 
 def parse_shapes(text: str | None) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """trtexec's form "frames:1x64x64x3,tokens:1x8x16x128" -> shapes by input; raises UsageError for another form."""
-    shapes = []
+    shapes: list[tuple[str, tuple[int, ...]]] = []
     for part in (text or "").split(","):
         match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", part.strip())
+        if match and match[1] in dict(shapes):
+            raise UsageError(f"{match[1]} has two shapes in {text}: give one.")
         if match:
             shapes.append((match[1], tuple(int(size) for size in match[2].split("x"))))
         elif part.strip():

@@ -9,7 +9,7 @@ import onnx
 
 from storm_edge.export.build.options import FIRST_ATTENTION, FIRST_DECODER, FIRST_FUNCTIONS, BuildOptions, Version
 from storm_edge.export.build.prepared import Pass, Step, prepared_graph
-from storm_edge.export.calibrated import Calibration, find_calibration, find_scaling
+from storm_edge.export.calibrated import QUANTIZED, Calibration, calibration_of
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.drop_softmax_precision import drop_softmax_precision
 from storm_edge.export.passes.fuse_decoder import fuse_decoder
@@ -37,7 +37,13 @@ _DTYPES: dict[str, DType] = {
     "int8": "float16",
     "fp8": "float16",
 }
-QUANTIZED = ("int8", "fp8")
+# A language model's activations reach further than fp16 does.
+_DECODER_DTYPES: dict[str, DType] = {
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp8": "bfloat16",
+    "int4": "bfloat16",
+}
 
 
 def prepare(
@@ -55,20 +61,16 @@ def prepare(
     `version` is TensorRT's; TensorRT for RTX counts as (10, 15); `llm_api` runs the decoder in its stead. Raises
     TargetError where it cannot run a stage, BuildError where int8 or fp8 lack a calibration.
     """
-    calibration = find_calibration(bundle, options.calibration) if precision in QUANTIZED else None
+    calibration = calibration_of(bundle, precision, llm_precision, options.calibration)
     graphs: dict[Stage, str] = {}
     files: dict[str, FileSpec] = {}
     for stage in options.stages:
         if stage == "decoder" and llm_api == "onnxruntime":
-            steps = onnxruntime_decoder_steps(bundle, options)
+            steps = onnxruntime_decoder_steps(bundle, calibration, options)
         elif stage == "decoder":
-            steps = decoder_steps(bundle, llm_precision, version, options)
+            steps = decoder_steps(bundle, llm_precision, version, calibration, options)
         else:
-            smoothed = smooth_steps(calibration, stage)
-            steps = _typed(bundle.manifest.dtype, _DTYPES[precision], smoothed)
-            if calibration:
-                steps.append(quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8"))
-            steps += encoder_steps(version)
+            steps = [*_encoder(bundle, stage, precision, calibration), *encoder_steps(version)]
         graphs[stage], made = prepared_graph(bundle, stage, name, steps)
         files |= made
     return graphs, files
@@ -111,25 +113,25 @@ def encoder_steps(version: Version) -> list[Step]:
     return [("drop softmax precision 1", _plainly(drop_softmax_precision))]
 
 
-def decoder_steps(bundle: Bundle, precision: str, version: Version, options: BuildOptions) -> list[Step]:
+def decoder_steps(
+    bundle: Bundle, precision: str, version: Version, calibration: Calibration | None, options: BuildOptions
+) -> list[Step]:
     """The passes over the decoder; raises TargetError where TensorRT is too old for it."""
     if version < FIRST_DECODER:
         raise TargetError(
-            f"TensorRT {version[0]}.{version[1]} cannot run the language model (its operators start at 10.15): install"
-            " TensorRT 10.15 or newer, or build the rest alone with --stages vision,temporal."
+            f"TensorRT {version[0]}.{version[1]} cannot run the language model (its operators start at 10.15): take"
+            " TensorRT 10.15 or newer (--tensorrt 10.16 prepares for it elsewhere), or build the rest alone with"
+            " --stages vision,temporal."
         )
     length = _length(bundle, options)
-    steps: list[Step] = [
-        *_typed(bundle.manifest.dtype, _DTYPES.get(precision, "bfloat16"), _scaling(bundle, precision, options)),
+    return [
+        *_decoder(bundle, precision, calibration, options),
         ("drop softmax precision 1", _plainly(drop_softmax_precision)),
         (f"pin length 1 {length}", _plainly(lambda model: pin_length(model, LENGTH_AXIS, length))),
     ]
-    if precision == "int4":
-        steps.append((f"int4 1 {options.int4_block}", _int4(options.int4_block)))
-    return steps
 
 
-def onnxruntime_decoder_steps(bundle: Bundle, options: BuildOptions) -> list[Step]:
+def onnxruntime_decoder_steps(bundle: Bundle, calibration: Calibration | None, options: BuildOptions) -> list[Step]:
     """The passes over a decoder of int4 weights that ONNX Runtime runs from 1.23 on, on a CPU and in CUDA."""
     length = _length(bundle, options)
 
@@ -140,7 +142,7 @@ def onnxruntime_decoder_steps(bundle: Bundle, options: BuildOptions) -> list[Ste
         nbits_weights(model, readers, 4, options.int4_block, in_8=INT4_KEPT)
 
     return [
-        *_typed(bundle.manifest.dtype, "float16", _scaling(bundle, "int4", options)),
+        *_typed(bundle.manifest.dtype, "float16", smooth_steps(calibration, "decoder")),
         (f"nbits 3 4 {options.int4_block}", shrink),
         (f"fuse decoder 1 {length}", fuse),
     ]
@@ -154,24 +156,35 @@ def simulated_steps(
     What is not quantized is rounded as there, and computed in fp32.
     """
     made: dict[Stage, list[Step]] = {}
-    stored = bundle.manifest.dtype
     for stage in STAGES:
-        if stage == "decoder":
-            scaling = _scaling(bundle, llm_precision, options)
-            steps = _typed(stored, _DTYPES.get(llm_precision, "bfloat16"), scaling)
-            if llm_precision == "int4":
-                steps.append((f"int4 1 {options.int4_block}", _int4(options.int4_block)))
-        else:
-            steps = _typed(stored, _DTYPES[precision], smooth_steps(calibration, stage))
-            if calibration:
-                steps.append(quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8"))
+        decoder = stage == "decoder"
+        steps = (
+            _decoder(bundle, llm_precision, calibration, options)
+            if decoder
+            else _encoder(bundle, stage, precision, calibration)
+        )
         made[stage] = [*steps, ("widen 1", widen)]
     return made
 
 
-def _scaling(bundle: Bundle, llm_precision: str, options: BuildOptions) -> list[Step]:
-    """The pass that scales a decoder of int4 weights, where a calibration has scales for it."""
-    return smooth_steps(find_scaling(bundle, options.calibration), "decoder") if llm_precision == "int4" else []
+def _encoder(bundle: Bundle, stage: Stage, precision: str, calibration: Calibration | None) -> list[Step]:
+    """The passes to a vision or temporal graph's types, whatever runs it."""
+    stored, wanted = bundle.manifest.dtype, _DTYPES[precision]
+    if precision not in QUANTIZED or calibration is None:
+        return _typed(stored, wanted)
+    quantized = quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8")
+    return [*_typed(stored, wanted, smooth_steps(calibration, stage)), quantized]
+
+
+def _decoder(bundle: Bundle, precision: str, calibration: Calibration | None, options: BuildOptions) -> list[Step]:
+    """The passes to a decoder's types."""
+    stored, wanted = bundle.manifest.dtype, _DECODER_DTYPES[precision]
+    if precision == "int4":
+        scaled = smooth_steps(calibration, "decoder")
+        return [*_typed(stored, wanted, scaled), (f"int4 1 {options.int4_block}", _int4(options.int4_block))]
+    if precision == "fp8" and calibration is not None:
+        return [*_typed(stored, wanted), quantize_step(calibration, "decoder", "fp8")]
+    return _typed(stored, wanted)
 
 
 def _length(bundle: Bundle, options: BuildOptions) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from storm_edge.export.build.onnxruntime import publish_onnxruntime
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import simulated_steps
-from storm_edge.export.calibrated import find_calibration, find_scaling
+from storm_edge.export.calibrated import calibration_of
 from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.engine import SIMULATED, EngineRecord, engine_name
 from storm_edge.runtime.errors import UsageError
@@ -30,15 +30,15 @@ def build_simulated(
         raise UsageError(f"--simulate stands in for TensorRT: build {where.name} without it, here or where it is.")
     precision = check_precision(where, options.precision)
     llm_precision = check_llm_precision(where, options.llm_precision)
-    ranges = find_calibration(bundle, options.calibration) if precision in ("int8", "fp8") else None
+    calibration = calibration_of(bundle, precision, llm_precision, options.calibration)
     return publish_onnxruntime(
         bundle,
         engine_name(where.name, precision, llm_precision) + SIMULATED,
         where.name,
         precision,
         llm_precision,
-        simulated_steps(bundle, precision, llm_precision, ranges, options),
-        calibration=ranges or (find_scaling(bundle, options.calibration) if llm_precision == "int4" else None),
+        simulated_steps(bundle, precision, llm_precision, calibration, options),
+        calibration=calibration,
         simulated=True,
         allow_mismatch=options.allow_mismatch,
         threads=options.threads,

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from storm_edge.export.build.compile import compile_graph
@@ -19,7 +20,9 @@ from storm_edge.export.build.compile_job import CompileJob
 from storm_edge.export.build.goal import Goal, device_command, require_installed, resolve
 from storm_edge.export.build.options import BuildOptions, abilities
 from storm_edge.export.build.profiles import profiles
-from storm_edge.export.calibrated import find_calibration, find_scaling
+from storm_edge.export.build.unread import refuse_unread
+from storm_edge.export.build.unused import drop_unused_graphs
+from storm_edge.export.calibrated import calibration_of
 from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.bundle import STAGES, Bundle, Stage, describe_file, to_json
 from storm_edge.runtime.engine import ENGINE_JSON, EngineRecord, read_engine
@@ -46,37 +49,45 @@ def build_tensorrt(
     with lock(bundle.root / "engines"):
         record = _prepare(bundle, goal, options, progress)
         if options.prepare_only:
+            drop_unused_graphs(bundle)
             return record
         if not goal.sms:
             here = "compile here for another machine's GPU with --sm 86,89,120 for instance, or "
             raise TargetError(
                 f"prepared {goal.name}, but this machine is no {where.name}:"
                 f" {here if goal.api == 'tensorrt_rtx' else ''}copy {bundle.root} to one and run"
-                f" `{device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
+                f" `{_device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
             )
-        return _compile(bundle, record, goal, options, progress)
+        record = _compile(bundle, record, goal, options, progress)
+        drop_unused_graphs(bundle)
+        return record
 
 
 def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progress) -> EngineRecord:
     """The record of the prepared graphs, which are made and checked where they are not there yet."""
-    ranges = find_calibration(bundle, options.calibration) if goal.precision in ("int8", "fp8") else None
-    if ranges is None and goal.llm_precision == "int4":
-        ranges = find_scaling(bundle, options.calibration)
-    calibration = f"{ranges.name} {ranges.sha256}" if ranges else ""
-    shapes = [options.min_shapes, options.opt_shapes, options.max_shapes]
-    made_of: list[object] = [bundle.sha256, goal.precision, goal.llm_precision, goal.llm_api, calibration]
+    shapes = profiles(bundle, options)
+    refuse_unread(bundle, goal.precision, goal.llm_precision, options)
+    found_calibration = calibration_of(bundle, goal.precision, goal.llm_precision, options.calibration)
+    calibration = f"{found_calibration.name} {found_calibration.sha256}" if found_calibration else ""
+    # A release may prepare otherwise than the one before; a device cannot ask the passes, which need onnx.
+    release = importlib.metadata.version("storm-edge")
+    made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_api, calibration]
     made_of += [abilities(goal.parsed_version), options.stages, options.max_frames, options.max_length]
-    key = _hash([*made_of, options.int4_block, shapes])
+    made_of.append([options.min_shapes, options.opt_shapes, options.max_shapes])
+    key = _hash([*made_of, options.int4_block])
     found = _prepared_before(bundle, goal.name, key)
     if found is not None:
+        if not options.allow_mismatch:
+            require(found.verification, goal.name)
         return found
     progress("prepare")
     try:
         from storm_edge.export.build.prepare import prepare  # onnx, which a device need not have
     except ImportError as e:
+        workstation = _device_command(bundle, goal, replace(options, workspace_gib=None)) + _for_version(goal)
         raise BuildError(
-            f"{bundle.root} holds no graphs prepared for {goal.name} with these options, and {e.name}, which prepares"
-            f" them, is not installed: prepare on a workstation with `{device_command(bundle, goal, options)}"
+            f"{bundle.root} holds no graphs prepared for {goal.name} with these options by storm-edge {release}, and"
+            f" {e.name}, which prepares them, is not installed: prepare on a workstation with `{workstation}"
             " --prepare-only`, or pip install onnx."
         ) from e
 
@@ -92,7 +103,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         bundle_sha256=bundle.sha256,
         graphs=graphs,
         files=files,
-        versions={"storm-edge": importlib.metadata.version("storm-edge"), "tensorrt": goal.version},
+        versions={"storm-edge": release, "tensorrt": goal.version},
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         verified=False,
         verification=[],
@@ -101,13 +112,16 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         api=goal.api,
         llm_api=goal.llm_api,
         max_length=options.max_length,
-        profiles=profiles(bundle, options),
+        profiles=shapes,
     )
     progress("verify the prepared graphs in ONNX Runtime")
-    results = verify_prepared(bundle, record)
+    results = verify_prepared(bundle, record, threads=options.threads)
     if not options.allow_mismatch:
         require(results, goal.name)
     record = record.model_copy(update={"verification": results})
+    before = _existing(bundle, record.name)
+    if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
+        return record  # an engine stays until the one that replaces it is compiled
     with staging(bundle.root / "engines" / record.name) as folder:
         (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
     return record
@@ -126,6 +140,8 @@ def _compile(
     if found is not None and found.key == key and set(goal.sms) <= set(found.sms):
         if found.state == "built" or not goal.here or set(found.graphs) != set(STAGES):
             progress("unchanged")
+            if not options.allow_mismatch:
+                require(found.verification, found.name)
             return found
         return _verify_compiled(bundle, found, options, progress)
     with staging(bundle.root / "engines" / prepared.name) as folder:
@@ -201,6 +217,14 @@ def _job(
         # Timings of a GPU that is not here are not to be had.
         timing_cache=str(bundle.root / _TIMING_CACHE) if goal.here else None,
     )
+
+
+def _device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
+    return device_command(bundle, goal.where.name, goal.precision, goal.llm_precision, options)
+
+
+def _for_version(goal: Goal) -> str:
+    return f" --tensorrt {goal.version}" if goal.api == "tensorrt" else ""
 
 
 def _hash(made_of: list[object]) -> str:

@@ -187,7 +187,10 @@ def _steering_the_scan(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _module(node: onnx.NodeProto, readers: dict[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto]) -> str:
-    """The layer's name in the checkpoint where its bias tells it, else the node's."""
+    """The layer's name in the checkpoint where its weight or bias tells it, else the node's."""
+    weight: str = node.input[1]
+    if weight.endswith(".weight"):
+        return weight.removesuffix(".weight")
     after = readers.get(node.output[0])
     bias = next((n for n in after.input if n in tensors and n.endswith(".bias")), None) if after is not None else None
     return bias.removesuffix(".bias") if bias else node.name

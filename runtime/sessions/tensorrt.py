@@ -101,9 +101,10 @@ class TensorRTSession:
         array = self._cupy.asarray(tensor) if hasattr(tensor, "__array__") else self._cupy.from_dlpack(tensor)
         array = to_bfloat16_bits(array) if self.is_bfloat16(name) else array.astype(self.dtype(name), copy=False)
         if not self._context.set_input_shape(name, array.shape):
+            smallest, _, largest = (list(s) for s in self._engine.get_tensor_profile_shape(name, 0))
             raise EngineError(
-                f"{self._path} was built for smaller inputs than {name} {list(array.shape)}:"
-                " build it again with larger --max-frames or --max-length."
+                f"{self._path} takes {name} from {smallest} to {largest}, not {list(array.shape)}: take fewer frames,"
+                " or build it again with a larger --max-frames."
             )
         self._view(name, array.shape)[...] = array
 

@@ -84,7 +84,7 @@ def test_a_run_stopped_on_other_clips_is_not_taken_up(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("storm_edge.calibration.calibrate._ranges", stop)
+    monkeypatch.setattr("storm_edge.calibration.calibrate.Observer.ranges", stop)
     with pytest.raises(KeyboardInterrupt):
         calibrate(opened, clips(17, seed=1), "a", samples=17)
     monkeypatch.undo()

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from storm_edge.calibration.analysis import decoder_of, fp32_decoder
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.graphs import fp32_graph
-from storm_edge.calibration.scaling import Scale, channel_scales, describe_all, round_int4
+from storm_edge.calibration.language import describe_all
+from storm_edge.calibration.scaling import Scale, channel_scales, round_int4
 from storm_edge.export.build.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.simulated import build_simulated

@@ -86,7 +86,7 @@ def test_a_stopped_run_is_not_taken_up_by_one_that_smooths_otherwise(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("storm_edge.calibration.calibrate._ranges", stop)
+    monkeypatch.setattr("storm_edge.calibration.calibrate.Observer.ranges", stop)
     with pytest.raises(KeyboardInterrupt):
         calibrate(opened, lambda: clips(17), "a", samples=17, threads=1)
     monkeypatch.undo()

@@ -78,6 +78,20 @@ def test_layers_are_ranked_and_norms_smoothed_from_the_command_line(
     assert (answered["loss"], answered["clips"]) == ("divergence of the answers (nats)", 1)
 
 
+def test_the_language_model_is_observed_and_scaled_from_the_command_line(
+    videos: Path, bundle: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    root = copy_of(bundle)
+    arguments = ("--data", videos, "--name", "llm", "--samples", 8, "--frames", 8, "--llm", "--awq", "--threads", 1)
+    made = run(calibrate, root, *arguments)
+    assert made.exit_code == 0, made.exception
+    assert "int4 weights put the answers" in made.stdout
+    where = ("--target", "h100", "--precision", "fp16", "--llm-precision", "fp8", "--simulate", "--allow-mismatch")
+    built = run(build, root, *where)
+    assert built.exit_code == 0, built.exception
+    assert "engines/h100-fp16-llm-fp8-simulated: " in built.stdout
+
+
 def test_words_that_have_no_effect_are_refused(bundle: Path) -> None:
     for arguments, words in (
         (["--max-loss", "0.1"], "--max-loss says how to analyze: give --analyze as well"),

@@ -55,7 +55,7 @@ def test_a_checkpoint_needs_only_its_config_json(tmp_path: Path) -> None:
     ("arguments", "error"),
     [
         (("storm-9b", "--target", "orin"), UsageError),
-        (("storm-7b", "--target", "toaster"), TargetError),
+        (("storm-7b", "--target", "toaster"), UsageError),
         (("storm-7b", "--target", "orin", "--precision", "fp8"), TargetError),
         (("storm-7b", "--target", "orin", "--memory", "12"), TargetError),
         ((".", "--target", "orin"), CheckpointError),

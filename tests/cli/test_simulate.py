@@ -35,4 +35,4 @@ def test_options_that_a_simulation_does_not_read_are_refused(bundle: Path) -> No
     for option in (["--tensorrt", "10.3"], ["--stages", "vision"], ["--prepare-only"]):
         failed = run(build, bundle, "--target", "h100", "--precision", "fp8", "--simulate", *option)
         assert isinstance(failed.exception, UsageError)
-        assert f"{option[0]} is for TensorRT targets: leave it out with --simulate" in str(failed.exception)
+        assert f"{option[0]} is for what TensorRT compiles: leave it out with --simulate" in str(failed.exception)

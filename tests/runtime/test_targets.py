@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from storm_edge.runtime import targets
-from storm_edge.runtime.errors import TargetError
+from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.targets import (
     PRECISIONS,
     TARGETS,
@@ -17,8 +17,10 @@ from storm_edge.runtime.targets import (
 
 
 def refusal(call, *arguments) -> str:  # type: ignore[no-untyped-def]
-    with pytest.raises(TargetError) as caught:
+    with pytest.raises((TargetError, UsageError)) as caught:
         call(*arguments)
+    exists = "there is no" not in str(caught.value)
+    assert isinstance(caught.value, TargetError if exists else UsageError)
     message = str(caught.value)
     assert "\n" not in message
     assert message.endswith(".")

@@ -109,6 +109,8 @@ def test_every_stage_of_storm_mini_agrees_with_pytorch(bundle: Path) -> None:
         ("h100-fp8-llm-bf16-simulated", "vision", "storm export --clips"),
         ("cpu-fp32-llm-int4", "decoder", "take --llm-precision int8"),
         ("cpu-int8-llm-int4", "decoder", "take --llm-precision int8"),
+        ("h100-fp8-simulated", "vision", "storm export --clips"),
+        ("h100-fp8-simulated", "decoder", "storm calibrate --llm"),
         ("cpu-fp32", "vision", "build it again"),
     ],
 )

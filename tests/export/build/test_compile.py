@@ -31,6 +31,14 @@ def job(graph: Path, tmp_path: Path, sm: int, **changes: object) -> CompileJob:
     return CompileJob.model_validate(fields | {"compute_capabilities": [sm]} | changes)
 
 
+def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Let `body` run in the place of the child process."""
+    script = tmp_path / "python"
+    script.write_text(f"#!{sys.executable}\n{body}\n")
+    os.chmod(script, 0o755)
+    monkeypatch.setattr(module.sys, "executable", str(script))
+
+
 @needs_rtx
 @pytest.mark.parametrize(
     ("precision", "llm_precision", "sm"), [("fp16", "bf16", 86), ("bf16", "fp16", 89), ("fp16", "int4", 120)]
@@ -106,12 +114,33 @@ def test_a_missing_package_names_where_to_get_it(tmp_path: Path) -> None:
 def test_a_builder_that_dies_is_one_line(
     body: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = tmp_path / "python"
-    script.write_text(f"#!{sys.executable}\n{body}\n")
-    os.chmod(script, 0o755)
-    monkeypatch.setattr(module.sys, "executable", str(script))
+    builder(tmp_path, monkeypatch, body)
     with pytest.raises(BuildError, match=words):
         compile_graph(job(tmp_path / "g.onnx", tmp_path, 86))
+
+
+def test_a_builder_with_much_to_say_is_not_stopped_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder(tmp_path, monkeypatch, "import sys; sys.stderr.write(10**6 * 'x' + ' the end'); sys.exit(1)")
+    with pytest.raises(BuildError, match="the end"):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86))
+
+
+def test_who_stops_a_build_stops_the_builder_and_keeps_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder(tmp_path, monkeypatch, "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    seen: list[int] = []
+
+    def stop(line: str) -> None:
+        seen.append(int(line.split()[-1]))
+        (tmp_path / "out.engine").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86), stop)
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0], 0)
+    assert not (tmp_path / "out.engine").exists()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +159,7 @@ def test_the_builders_words_are_told_apart(message: str, kind: str) -> None:
 
 def test_profiles_follow_the_bundle_and_the_options(bundle: Path) -> None:
     made = profiles(Bundle.open(bundle), BuildOptions(max_frames=30))
-    assert made["temporal"]["tokens"] == Shapes(min=[1, 4, 16, 128], opt=[1, 28, 16, 128], max=[1, 28, 16, 128])
+    # The last group of four is filled up, so 30 frames are 32.
+    assert made["temporal"]["tokens"] == Shapes(min=[1, 4, 16, 128], opt=[1, 32, 16, 128], max=[1, 32, 16, 128])
     assert made["vision"]["frames"].max == [16, 64, 64, 3]
     assert made["decoder"]["inputs_embeds"].max == [1, 256, 128]

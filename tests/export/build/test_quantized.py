@@ -143,3 +143,19 @@ def test_a_language_model_of_small_weights_is_verified_and_smaller(precision: st
         for name in ("decoder.data", Path(record.graphs["decoder"]).stem + ".data")
     ]
     assert sizes[0] > (3.5 if precision == "int8" else 4) * sizes[1]
+
+
+def test_prepared_graphs_stay_as_long_as_an_engine_names_them(bundle: Path, copy_of: Copy) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    graphs = opened.root / "graphs"
+    canonical = {p.name for p in graphs.iterdir()}
+    first = build_cpu(opened, "fp32", "int8")
+    second = build_cpu(opened, "fp32", "int4", int4_block=32)
+    third = build_cpu(opened, "fp32", "int4", int4_block=64)
+    assert second.graphs["decoder"] != third.graphs["decoder"]
+    kept = {Path(name).name for record in (first, third) for name in record.files}
+    assert {p.name for p in graphs.iterdir()} == canonical | kept
+    # What a damaged record names is not known, so nothing goes.
+    (opened.root / "engines" / first.name / "engine.json").write_text("{")
+    build_cpu(opened, "fp32", "int4", int4_block=32)
+    assert {p.name for p in graphs.iterdir()} > canonical | kept

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -20,7 +21,7 @@ from storm_edge.export.build.tensorrt import build_tensorrt
 from storm_edge.runtime import stages as stages_module
 from storm_edge.runtime.bundle import Bundle
 from storm_edge.runtime.engine import CheckResult, EngineRecord, choose_engine, read_engine
-from storm_edge.runtime.errors import BuildError, EngineError, TargetError, UsageError
+from storm_edge.runtime.errors import BuildError, EngineError, ParityError, TargetError, UsageError
 from storm_edge.runtime.machine import Gpu, Machine
 from storm_edge.runtime.pipeline import load
 from storm_edge.runtime.sessions import tensorrt as sessions
@@ -69,6 +70,42 @@ def test_an_unchanged_preparation_is_not_repeated_and_a_changed_one_not_reused(
     assert build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024)) == other
 
 
+def test_another_release_of_storm_edge_prepares_anew(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    first = build_tensorrt(opened, target("rtx"), PREPARE)
+    monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "9.9.9")
+    assert build_tensorrt(opened, target("rtx"), PREPARE).key != first.key
+
+
+def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=0.5, limit=0.9, passed=False)
+    monkeypatch.setattr(module, "verify_prepared", lambda *_, **__: [row])
+    monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
+    allowed = replace(PREPARE, allow_mismatch=True)
+    prepared = build_tensorrt(opened, target("rtx"), allowed)
+    assert build_tensorrt(opened, target("rtx"), allowed) == prepared
+    with pytest.raises(ParityError, match="1 of 1 checks failed"):
+        build_tensorrt(opened, target("rtx"), PREPARE)
+    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
+    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
+
+    def compile_graph(job: CompileJob, _: object) -> CompileResult:
+        Path(job.engine).write_bytes(b"engine")
+        return CompileResult(version="1.7.1", engine_bytes=6)
+
+    monkeypatch.setattr(module, "compile_graph", compile_graph)
+    built = build_tensorrt(opened, target("rtx"), replace(allowed, prepare_only=False))
+    assert (built.state, built.verified) == ("built", False)
+    with pytest.raises(ParityError, match="1 of 1 checks failed"):
+        build_tensorrt(opened, target("rtx"), replace(PREPARE, prepare_only=False))
+    assert read_engine(opened, built.name) == built
+
+
 def test_a_device_needs_no_onnx_for_what_was_prepared_elsewhere(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +126,7 @@ def test_a_device_without_onnx_is_told_when_its_options_are_not_those_of_the_pre
     opened = Bundle.open(copy_of(bundle))
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "storm_edge.export.build.prepare", raising=False)
-    with pytest.raises(BuildError, match=r"no graphs prepared .*--max-length 512 --prepare-only`, or pip install onnx"):
+    with pytest.raises(BuildError, match=r"--max-length 512 --tensorrt 10\.16 --prepare-only`, or pip install onnx"):
         build_tensorrt(opened, target("orin"), PREPARE)
 
 
@@ -100,13 +137,23 @@ def test_the_command_for_the_device_repeats_every_option_that_the_graphs_depend_
         max_frames=16,
         int4_block=32,
         opt_shapes=parse_shapes("frames:4x64x64x3"),
+        workspace_gib=1.5,
+        allow_mismatch=True,
     )
     opened = Bundle.open(bundle)
-    goal = resolve(target("orin"), options, WORKSTATION)
-    assert device_command(opened, goal, options) == (
-        f"storm build {opened.root} --target orin --precision fp16 --llm-precision bf16 --stages vision,temporal"
-        " --max-frames 16 --max-length 512 --int4-block 32 --opt-shapes frames:4x64x64x3"
+    assert device_command(opened, "orin", "fp16", "int4", options) == (
+        f"storm build {opened.root} --target orin --precision fp16 --llm-precision int4 --stages vision,temporal"
+        " --max-frames 16 --max-length 512 --int4-block 32 --opt-shapes frames:4x64x64x3 --workspace 1.5"
+        " --allow-mismatch"
     )
+
+
+def test_the_command_for_the_device_can_be_pasted_where_folders_have_spaces(
+    bundle: Path, copy_of: Copy, tmp_path: Path
+) -> None:
+    spaced = Bundle.open(copy_of(bundle).rename(tmp_path / "my bundle"))
+    words = shlex.split(device_command(spaced, "orin", "fp16", "bf16", BuildOptions()))
+    assert words[:3] == ["storm", "build", str(spaced.root)]
 
 
 def test_a_workstations_own_tensorrt_says_nothing_about_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +224,30 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
         build_tensorrt(opened, target("rtx"), replace(PREPARE, prepare_only=False))
     assert read_engine(opened, before.name) == before
     assert [p.name for p in (opened.root / "engines").iterdir() if p.name.startswith(".")] == []
+
+
+def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
+    monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
+    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
+    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
+
+    def compile_graph(job: CompileJob, _: object) -> CompileResult:
+        if "tokens" in job.profiles and job.profiles["tokens"].max[1] > 128:
+            raise BuildError("out of memory")
+        Path(job.engine).write_bytes(b"engine")
+        return CompileResult(version="1.7.1", engine_bytes=6)
+
+    monkeypatch.setattr(module, "compile_graph", compile_graph)
+    options = replace(PREPARE, prepare_only=False)
+    built = build_tensorrt(opened, target("rtx"), options)
+    with pytest.raises(BuildError, match="out of memory"):
+        build_tensorrt(opened, target("rtx"), replace(options, max_frames=256))
+    assert read_engine(opened, built.name) == built
+    assert choose_engine(opened, None, ("rtx", "cpu")) == built
 
 
 @needs_rtx
@@ -282,19 +353,38 @@ def test_an_engine_of_another_version_or_plugin_names_both_sides(
 def test_options_that_make_no_sense_are_refused(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     for options, error, words in (
-        (replace(PREPARE, max_frames=2), UsageError, "less than the 4 frames"),
+        (replace(PREPARE, int4_block=32), UsageError, "--int4-block 32 is for int4 weights.* are bf16: add --llm-p"),
+        (replace(PREPARE, calibration="x"), UsageError, "--calibration x: fp16 and bf16 need none: add --precision"),
+        (replace(PREPARE, calibration="x", llm_precision="int4"), UsageError, "no calibration 'x' with scales"),
+        (replace(PREPARE, tensorrt="8.6"), TargetError, r"8\.6 is older than 10\.3.*: JetPack 6\.2 or newer"),
         (replace(PREPARE, max_length=10**6), TargetError, "give 1 to 8192"),
         (replace(PREPARE, precision="fp8"), TargetError, "no FP8 units"),
-        (replace(PREPARE, tensorrt="ten"), TargetError, "no TensorRT version"),
+        (replace(PREPARE, tensorrt="ten"), UsageError, "'ten' is no version: give one like 10.3"),
     ):
         with pytest.raises(error, match=words):
             build_tensorrt(opened, target("orin"), options)
     for shapes, words in (
         (parse_shapes("image:1x2"), "no graph has"),
-        (parse_shapes("frames:99x64x64x3"), "let it grow"),
+        (parse_shapes("frames:99x64x64x3"), "let it grow, with --min-shapes"),
+        (parse_shapes("frames:0x64x64x3"), "--min-shapes: frames is Nx64x64x3 in this bundle, with N from 1 up"),
+        (parse_shapes("tokens:1x4x16x64"), "--min-shapes: tokens is 1xNx16x128 in this bundle"),
+        (parse_shapes("tokens:1x6x16x128"), r"6 frames of tokens are no multiple of the 4 .*give tokens:1x8x16x128"),
+        (parse_shapes("position_ids:1x2"), "no graph has a dynamic input position_ids: choose frames, tokens"),
+    ):
+        encoders = replace(PREPARE, min_shapes=shapes, stages=parse_stages("vision,temporal"))
+        with pytest.raises(UsageError, match=words):
+            build_tensorrt(opened, target("orin"), encoders)
+    for shapes, words in (
+        (parse_shapes("frames:1x64x64x3"), "let it grow"),
+        (parse_shapes("position_ids:1x64"), "inputs_embeds has 256 tokens, position_ids 64: give both the same"),
     ):
         with pytest.raises(UsageError, match=words):
-            build_tensorrt(opened, target("orin"), replace(PREPARE, min_shapes=shapes))
+            build_tensorrt(opened, target("orin"), replace(PREPARE, max_shapes=shapes))
+    few = parse_shapes("frames:4x64x64x3")
+    with pytest.raises(UsageError, match="ends at 4, the runtime gives 8 at once: give --max-shapes frames:8x64x64x3"):
+        build_tensorrt(opened, target("orin"), replace(PREPARE, opt_shapes=few, max_shapes=few))
+    with pytest.raises(UsageError, match="frames has two shapes"):
+        parse_shapes("frames:8x64x64x3,frames:9x64x64x3")
     with pytest.raises(UsageError, match="is no shape"):
         parse_shapes("frames=1x2")
     with pytest.raises(UsageError, match="'audio' is no stage"):
