@@ -81,6 +81,7 @@ def export_bundle(
         graphs.mkdir()
         progress("tokenizer")
         copy_tokenizer(checkpoint.root / "llm", folder / "tokenizer", config.llm.vocab_size)
+        progress("load vision and temporal")
         vision, temporal = load_vision(checkpoint), load_temporal(checkpoint, config)
         progress("reference record")
         streamed = checkpoint.nbytes > WHOLE_MODEL_BYTES

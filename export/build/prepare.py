@@ -157,12 +157,10 @@ def simulated_steps(
     """
     made: dict[Stage, list[Step]] = {}
     for stage in STAGES:
-        decoder = stage == "decoder"
-        steps = (
-            _decoder(bundle, llm_precision, calibration, options)
-            if decoder
-            else _encoder(bundle, stage, precision, calibration)
-        )
+        if stage == "decoder":
+            steps = _decoder(bundle, llm_precision, calibration, options)
+        else:
+            steps = _encoder(bundle, stage, precision, calibration)
         made[stage] = [*steps, ("widen 1", widen)]
     return made
 
