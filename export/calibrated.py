@@ -115,6 +115,8 @@ def find_language(bundle: Bundle, name: str | None) -> Calibration:
 
     Raises BuildError where none does, or several do and none is named.
     """
+    if name is not None:
+        find_calibration(bundle, name)  # refuses one that is not there by naming those that are
     found = _find_of_decoder(bundle, name, "the language model's ranges", lambda c: "decoder" in c.ranges)
     if found is None:
         which = f"calibration {name} of {bundle.root}" if name else f"{bundle.root}'s calibrations"

@@ -95,8 +95,9 @@ def test_what_stays_in_floating_point_is_chosen_in_layers_json(observed: Bundle,
 def test_fp8_without_the_language_models_ranges_says_how_to_get_them(observed: Bundle) -> None:
     with pytest.raises(BuildError, match=r"calibration clips of .* did not observe the language model.* --llm` first"):
         build_simulated(observed, target("h100"), replace(FP8, calibration="clips"))
-    with pytest.raises(BuildError, match="no calibration 'x'"):
-        build_simulated(observed, target("h100"), replace(FP8, precision="fp8", calibration="x"))
+    for precision in ("fp16", "fp8"):
+        with pytest.raises(BuildError, match="no calibration 'x'"):
+            build_simulated(observed, target("h100"), replace(FP8, precision=precision, calibration="x"))
     with pytest.raises(TargetError, match="has no FP8 units, they start at SM 89: use --llm-precision"):
         build_tensorrt(observed, target("rtx"), replace(FP8, sms=(86, 89)))
 
