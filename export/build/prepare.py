@@ -133,7 +133,12 @@ def decoder_steps(
 
 def onnxruntime_decoder_steps(bundle: Bundle, calibration: Calibration | None, options: BuildOptions) -> list[Step]:
     """The passes over a decoder of int4 weights that ONNX Runtime runs from 1.23 on, on a CPU and in CUDA."""
-    length = _length(bundle, options)
+    length, head = _length(bundle, options), bundle.config.llm.head_dim
+    if head % 16:
+        raise TargetError(
+            f"the language model's heads have {head} channels, and ONNX Runtime's fused attention, which runs it here,"
+            " takes multiples of 16: build the rest alone with --stages vision,temporal."
+        )
 
     def fuse(model: onnx.ModelProto, _: dict[str, Reader]) -> None:
         fuse_decoder(model, bundle.config.llm, length)

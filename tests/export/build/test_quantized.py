@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from storm_edge.export.build.compile import compile_graph
 from storm_edge.export.build.compile_job import CompileJob
 from storm_edge.export.build.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.prepare import prepare
+from storm_edge.export.build.prepare import onnxruntime_decoder_steps, prepare
 from storm_edge.export.build.profiles import profiles
 from storm_edge.export.build.tensorrt import build_tensorrt
 from storm_edge.runtime.bundle import Bundle
@@ -143,6 +144,15 @@ def test_a_language_model_of_small_weights_is_verified_and_smaller(precision: st
         for name in ("decoder.data", Path(record.graphs["decoder"]).stem + ".data")
     ]
     assert sizes[0] > (3.5 if precision == "int8" else 4) * sizes[1]
+
+
+def test_heads_that_onnxruntimes_attention_does_not_take_are_refused(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    llm = opened.config.llm.model_copy(update={"num_attention_heads": 16})
+    config = opened.config.model_copy(update={"llm": llm})
+    other = replace(opened, manifest=opened.manifest.model_copy(update={"config": config}))
+    with pytest.raises(TargetError, match=r"heads have 8 channels.*--stages vision,temporal"):
+        onnxruntime_decoder_steps(other, None, BuildOptions())
 
 
 def test_prepared_graphs_stay_as_long_as_an_engine_names_them(bundle: Path, copy_of: Copy) -> None:
