@@ -16,16 +16,16 @@ from pathlib import Path
 
 from models import MODELS
 
-from storm_edge.export.build.compile import compile_graph
-from storm_edge.export.build.compile_job import CompileJob
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.profiles import profiles
+from storm_edge.export.build.tensorrt.compile import compile_graph
+from storm_edge.export.build.tensorrt.compile_job import CompileJob
+from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.export.initialize import initialize
-from storm_edge.runtime.bundle import Bundle, Stage
-from storm_edge.runtime.doctor import examine
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.machine.doctor import examine
 
 SMS = (86, 89, 120)
 # stage, precision, language model's precision, TensorRT's version, what to call it

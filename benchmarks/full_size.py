@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from storm_edge.runtime.doctor import examine
+from storm_edge.runtime.machine.doctor import examine
 
 STORM = Path(sys.executable).parent / "storm"
 PRESET = "storm-7b"

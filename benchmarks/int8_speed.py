@@ -24,15 +24,15 @@ from models import wide_slice
 
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.demo.dataset import samples
-from storm_edge.export.build.cpu import build_cpu
-from storm_edge.export.checkpoint import Checkpoint
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.checkpoint.folder import Checkpoint
+from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.export.initialize import initialize
-from storm_edge.export.model.load import load_vision
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.config import StormConfig
-from storm_edge.runtime.doctor import examine
-from storm_edge.runtime.pipeline import load
+from storm_edge.export.network.load import load_vision
+from storm_edge.runtime.answer.pipeline import load
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.machine.doctor import examine
 
 ROUNDS = 7
 FP32 = "ONNX Runtime fp32"

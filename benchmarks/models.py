@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from storm_edge.runtime.config import StormConfig
-from storm_edge.runtime.presets import preset
+from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.config.schema import StormConfig
 
 
 def wide_slice() -> StormConfig:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from storm_edge.plugins import libraries
 from storm_edge.plugins.op_schema import Schema, Value
-from storm_edge.runtime.doctor import examine
+from storm_edge.runtime.machine.doctor import examine
 
 THREADS = 2
 NUMPY = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

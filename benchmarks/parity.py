@@ -22,12 +22,12 @@ import numpy as np
 from models import MODELS
 
 from storm_edge.demo.encode import encode_video
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
-from storm_edge.export.initialize import initialize
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.config import StormConfig
-from storm_edge.runtime.doctor import examine
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.machine.doctor import examine
 
 
 def measure(name: str, config: StormConfig, folder: Path) -> None:
@@ -46,7 +46,7 @@ def measure(name: str, config: StormConfig, folder: Path) -> None:
     for row in record.verification:
         worst[row.stage, row.metric].append(row.value)
     print(f"\n## {name}\n")
-    print("Worst of all reference clips; limits as in `runtime/verify.py`.\n")
+    print("Worst of all reference clips; limits as in `runtime/proof/verify.py`.\n")
     print("| stage | 1 - cosine | norm ratio - 1 | max error / max | greedy tokens |\n|---|---|---|---|---|")
     for stage in dict.fromkeys(stage for stage, _ in worst):
         tokens = worst.get((stage, "greedy tokens"))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storm_edge.runtime.hardware import Device
+from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.machine.hardware import Device
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.plan import PlanOptions, make_plan
 from storm_edge.runtime.plan.planning import SHOWN, SYSTEM, TEXT_TOKENS
 from storm_edge.runtime.plan.times import (
@@ -22,8 +24,6 @@ from storm_edge.runtime.plan.times import (
     nvila_floor,
     paper_floor,
 )
-from storm_edge.runtime.presets import preset
-from storm_edge.runtime.targets import target
 
 TARGETS = ("orin", "thor", "l4", "a100", "h200")
 FRAMES = ((32, 1), (128, 1), (256, 1), (512, 2))  # frames, sampling stride

@@ -25,30 +25,30 @@ import onnx
 from numpy.typing import NDArray
 
 from storm_edge.calibration.analysis import Analysis
+from storm_edge.calibration.awq import Scale
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.language import Language
-from storm_edge.calibration.scaling import Scale
-from storm_edge.calibration.smoothing import Smooth
+from storm_edge.calibration.smoothquant import Smooth
 from storm_edge.calibration.thresholds import METHODS
 from storm_edge.demo.dataset import samples
 from storm_edge.demo.items import demo_items
-from storm_edge.export.build.compile import compile_graph
-from storm_edge.export.build.compile_job import CompileJob
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.simulated import build_simulated
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.profiles import profiles
-from storm_edge.export.build.simulated import build_simulated
-from storm_edge.export.build.tensorrt import build_tensorrt
-from storm_edge.export.calibrated import REPORT, find_scaling
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.divergence import logit_divergence
-from storm_edge.runtime.engine import CheckResult, EngineRecord
+from storm_edge.export.build.tensorrt.build import build_tensorrt
+from storm_edge.export.build.tensorrt.compile import compile_graph
+from storm_edge.export.build.tensorrt.compile_job import CompileJob
+from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.runtime.answer.pipeline import load
+from storm_edge.runtime.bundle.calibration import REPORT, find_scaling
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
-from storm_edge.runtime.evaluate import Item, Result, evaluate, paired
-from storm_edge.runtime.pipeline import load
-from storm_edge.runtime.question_file import read_questions
-from storm_edge.runtime.targets import target
+from storm_edge.runtime.machine.targets import target
+from storm_edge.runtime.proof.divergence import logit_divergence
+from storm_edge.runtime.proof.evaluate import Item, Result, evaluate, paired
+from storm_edge.runtime.proof.question_file import read_questions
 
 CLIPS, FRAMES = 32, 16
 MAX_LOSS = 0.05  # relative error of the visual tokens up to which layers are quantized

@@ -21,8 +21,8 @@ from typing import Any
 import av
 import numpy as np
 
-from storm_edge.runtime.doctor import examine
-from storm_edge.runtime.memory import peak_memory_bytes
+from storm_edge.runtime.machine.doctor import examine
+from storm_edge.runtime.machine.memory import peak_memory_bytes
 from storm_edge.runtime.video import read_frames
 
 RATE, GROUP, HEIGHT, WIDTH = 25, 10, 180, 320  # frames a second, seconds, pixels

@@ -15,10 +15,10 @@ from storm_edge.calibration.graphs import Scales, fp32_graph
 from storm_edge.calibration.losses import AnswerLoss, Loss, Probe, TokenLoss
 from storm_edge.calibration.sensitivity import Sensitivity, analyze
 from storm_edge.calibration.switched import SwitchedEncoders
-from storm_edge.export.calibrated import Range
 from storm_edge.export.graph_file import Reader, save_model
 from storm_edge.export.passes.quantize import Scheme
-from storm_edge.runtime.bundle import Bundle, Stage
+from storm_edge.runtime.bundle.calibration import Range
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from storm_edge.calibration.analysis import Analysis
+from storm_edge.calibration.awq import Scale
 from storm_edge.calibration.counting import Clips, count
 from storm_edge.calibration.graphs import Scales
 from storm_edge.calibration.histogram import Histogram
@@ -21,12 +22,12 @@ from storm_edge.calibration.language import Language
 from storm_edge.calibration.methods import Method
 from storm_edge.calibration.observe import Observer, range_of
 from storm_edge.calibration.plot import draw_sensitivity, require_matplotlib
-from storm_edge.calibration.scaling import Scale
-from storm_edge.calibration.smoothing import Smooth
+from storm_edge.calibration.smoothquant import Smooth
 from storm_edge.calibration.switched import Key
 from storm_edge.calibration.thresholds import METHODS, quantization_noise
 from storm_edge.export.build.prepare import INT4_KEPT
-from storm_edge.export.calibrated import (
+from storm_edge.export.passes.quantize import Linear
+from storm_edge.runtime.bundle.calibration import (
     ABOUT,
     CALIBRATED,
     FOLDER,
@@ -40,10 +41,9 @@ from storm_edge.export.calibrated import (
     calibration_folder,
     graph_identity,
 )
-from storm_edge.export.passes.quantize import Linear
-from storm_edge.runtime.bundle import Bundle, Stage, to_json
+from storm_edge.runtime.bundle.manifest import Bundle, Stage, to_json
+from storm_edge.runtime.bundle.publish import lock, staging
 from storm_edge.runtime.errors import UsageError
-from storm_edge.runtime.publish import lock, staging
 
 MIN_SAMPLES = 8
 SENSITIVITY, PICTURE = "sensitivity.json", "sensitivity.png"

@@ -9,9 +9,9 @@ import onnx
 from numpy.typing import NDArray
 
 from storm_edge.export.graph_file import Reader, load_model
-from storm_edge.export.passes.smooth import smooth
+from storm_edge.export.passes.smoothquant import smooth
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle import Bundle, Stage
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 
 Scales = Mapping[Stage, Mapping[str, NDArray[np.float32]]]  # by the name of a norm's output, [channels]
 VISION_BATCH = 8  # frames

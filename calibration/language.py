@@ -19,10 +19,10 @@ from storm_edge.calibration.losses import AnswerLoss
 from storm_edge.calibration.observe import Watcher, add_to, give_out
 from storm_edge.export.graph_file import Reader, save_model
 from storm_edge.export.passes.quantize import Linear, linear_layers
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.answer.stages import flatten_visual
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from storm_edge.runtime.stages import flatten_visual
 
 Float32 = NDArray[np.float32]
 

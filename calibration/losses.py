@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.calibration.switched import Float32, Key, SwitchedEncoders
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.answer.stages import flatten_visual
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
-from storm_edge.runtime.stages import flatten_visual
 
 ANSWER_TOKENS = 8  # of an answer, compared one by one
 

@@ -17,10 +17,10 @@ from storm_edge.calibration.graphs import VISION_BATCH, Scales, fill_groups, fp3
 from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.methods import Method
 from storm_edge.calibration.thresholds import find_range
-from storm_edge.export.calibrated import CALIBRATED, Range
 from storm_edge.export.graph_file import save_model
 from storm_edge.export.passes.quantize import Linear, linear_layers
-from storm_edge.runtime.bundle import Bundle, Stage
+from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.runtime.errors import UsageError
-from storm_edge.runtime.question_file import read_questions
+from storm_edge.runtime.proof.question_file import read_questions
 from storm_edge.runtime.video.folder import IMAGES
 from storm_edge.runtime.video.reading import read_frames
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.calibration.graphs import VISION_BATCH, Scales, fill_groups, fp32_graph
-from storm_edge.export.calibrated import CALIBRATED, Range
 from storm_edge.export.graph_file import Reader, save_model
 from storm_edge.export.passes.quantize import Linear, Scheme, linear_layers, quantize
-from storm_edge.runtime.bundle import Bundle, Stage
+from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 SWITCHES = "quantized"

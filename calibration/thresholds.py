@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from storm_edge.calibration.histogram import BINS, Histogram
 from storm_edge.calibration.methods import Method
-from storm_edge.export.calibrated import Range
+from storm_edge.runtime.bundle.calibration import Range
 
 KEPT = 0.9999  # share of the values that percentile keeps
 _LEVELS = 128  # of an int8 magnitude, for the entropy

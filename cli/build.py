@@ -50,9 +50,9 @@ _TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max
 @click.pass_context
 def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: Any) -> None:
     """Build an engine from BUNDLE and verify it; a failing engine is not published."""
-    from storm_edge.runtime.bundle import Bundle
+    from storm_edge.runtime.bundle.manifest import Bundle
     from storm_edge.runtime.errors import UsageError
-    from storm_edge.runtime.targets import check_llm_precision, check_precision, target
+    from storm_edge.runtime.machine.targets import check_llm_precision, check_precision, target
 
     where = target(target_name)
     if not where.engine.startswith("tensorrt"):
@@ -67,8 +67,8 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     check_llm_precision(where, options["llm_precision"])
     opened = Bundle.open(bundle)
     from storm_edge.export.build.build import build
-    from storm_edge.export.build.goal import device_command
     from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
+    from storm_edge.export.build.tensorrt.goal import device_command
 
     chosen = BuildOptions(
         precision=options["precision"],

@@ -17,7 +17,7 @@ from storm_edge.runtime.errors import UsageError
 if TYPE_CHECKING:
     from storm_edge.calibration.analysis import Analysis, Asked
     from storm_edge.calibration.counting import Clips, Frames
-    from storm_edge.calibration.smoothing import Smooth
+    from storm_edge.calibration.smoothquant import Smooth
 
 FRAMES = 16  # of a clip
 _AUTO = "auto"
@@ -57,11 +57,11 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
     error of the visual tokens, or with --questions the divergence of the answers in nats.
     """
     _check(options)
+    from storm_edge.calibration.awq import Scale
     from storm_edge.calibration.calibrate import SENSITIVITY, calibrate
     from storm_edge.calibration.language import Language
-    from storm_edge.calibration.scaling import Scale
-    from storm_edge.export.calibrated import REPORT
-    from storm_edge.runtime.bundle import Bundle
+    from storm_edge.runtime.bundle.calibration import REPORT
+    from storm_edge.runtime.bundle.manifest import Bundle
 
     opened = Bundle.open(bundle)
     size = opened.config.vision.image_size
@@ -100,7 +100,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _smooth(given: str | None) -> Smooth | None:
-    from storm_edge.calibration.smoothing import Smooth
+    from storm_edge.calibration.smoothquant import Smooth
 
     if given is None or given == _AUTO:
         return None if given is None else Smooth()

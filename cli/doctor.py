@@ -11,7 +11,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(as_json: bool) -> None:
     """Show what this machine has and which targets it can build and run."""
-    from storm_edge.runtime.doctor import examine
+    from storm_edge.runtime.machine.doctor import examine
 
     facts = examine()
     if as_json:

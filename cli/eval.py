@@ -16,7 +16,7 @@ from storm_edge.cli.progress import progress
 from storm_edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from storm_edge.runtime.evaluate import Item, Result, Score
+    from storm_edge.runtime.proof.evaluate import Item, Result, Score
 
 
 @click.command("eval")
@@ -43,10 +43,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure how often an engine of BUNDLE answers right, per type of question, with 95% intervals."""
-    from storm_edge.runtime.divergence import logit_divergence
-    from storm_edge.runtime.evaluate import evaluate, scores
-    from storm_edge.runtime.pipeline import load
-    from storm_edge.runtime.result_log import ResultLog
+    from storm_edge.runtime.answer.pipeline import load
+    from storm_edge.runtime.proof.divergence import logit_divergence
+    from storm_edge.runtime.proof.evaluate import evaluate, scores
+    from storm_edge.runtime.proof.result_log import ResultLog
 
     if data != "demo" and not Path(data).is_dir():
         raise UsageError(f"{data} is no folder: give --data demo, or a folder with videos and a .jsonl file.")
@@ -98,6 +98,6 @@ def _items(
 
         frames, number = frames or FRAMES, number or 200
         return islice(demo_items(frames=frames, size=size), number), frames, number
-    from storm_edge.runtime.question_file import read_questions
+    from storm_edge.runtime.proof.question_file import read_questions
 
     return islice(read_questions(Path(data)), number), frames, number

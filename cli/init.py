@@ -36,11 +36,11 @@ def command(
     as_json: bool,
 ) -> None:
     """Write a checkpoint of PRESET (storm-7b, storm-1.5b, storm-mini) with random or imported weights."""
-    from storm_edge.runtime.presets import preset as find
+    from storm_edge.runtime.config.presets import preset as find
 
     config = find(preset)
-    from storm_edge.export.importers import Imported, import_language, import_temporal, import_vision
-    from storm_edge.export.initialize import initialize
+    from storm_edge.export.checkpoint.importers import Imported, import_language, import_temporal, import_vision
+    from storm_edge.export.checkpoint.initialize import initialize
 
     if dtype:
         config = config.model_copy(update={"dtype": dtype})

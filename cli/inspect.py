@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from storm_edge.runtime.bundle import Bundle
+    from storm_edge.runtime.bundle.manifest import Bundle
 
 
 @click.command("inspect")
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, calibrations, engines."""
-    from storm_edge.runtime.bundle import Bundle
+    from storm_edge.runtime.bundle.manifest import Bundle
 
     facts = describe(Bundle.open(bundle))
     if as_json:
@@ -34,7 +34,7 @@ def command(bundle: Path, as_json: bool) -> None:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The facts of a bundle, ready for JSON."""
-    from storm_edge.runtime.engine import engine_names, read_engine
+    from storm_edge.runtime.bundle.engine import engine_names, read_engine
 
     manifest, config = bundle.manifest, bundle.config
     engines = {}
@@ -63,7 +63,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 def _calibrations(bundle: Bundle) -> dict[str, str]:
     """What each calibration was made of, and how many layers it quantizes."""
-    from storm_edge.export.calibrated import calibration_names, find_calibration
+    from storm_edge.runtime.bundle.calibration import calibration_names, find_calibration
 
     described = {}
     for name in calibration_names(bundle):

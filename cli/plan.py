@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from storm_edge.runtime.config import StormConfig
+    from storm_edge.runtime.config.schema import StormConfig
+    from storm_edge.runtime.machine.targets import Target
     from storm_edge.runtime.plan import Advice, Plan, PlanOptions
-    from storm_edge.runtime.targets import Target
 
 
 @click.command("plan")
@@ -44,8 +44,8 @@ def command(
     """
     from dataclasses import replace
 
+    from storm_edge.runtime.machine.targets import target
     from storm_edge.runtime.plan import advise, default_options, device_of, make_plan
-    from storm_edge.runtime.targets import target
 
     where = target(target_name)
     options = replace(
@@ -69,10 +69,10 @@ def command(
 
 def model_config(model: str) -> StormConfig:
     """The configuration of a checkpoint, a bundle or a preset; raises UsageError where it is none."""
-    from storm_edge.runtime.bundle import MANIFEST, Bundle
-    from storm_edge.runtime.config import read_config
+    from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle
+    from storm_edge.runtime.config.presets import PRESETS
+    from storm_edge.runtime.config.schema import read_config
     from storm_edge.runtime.errors import UsageError
-    from storm_edge.runtime.presets import PRESETS
 
     path = Path(model)
     if (path / MANIFEST).is_file():

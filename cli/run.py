@@ -48,8 +48,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Answer PROMPT about VIDEO, a file or a folder of images, with an engine of BUNDLE."""
+    from storm_edge.runtime.answer.pipeline import load
     from storm_edge.runtime.llm.sampling import SamplingOptions
-    from storm_edge.runtime.pipeline import load
 
     options = SamplingOptions(
         temperature=temperature,

@@ -21,10 +21,10 @@ def command(
     ctx: click.Context, bundle: Path, engine: str | None, threads: int | None, files: bool, as_json: bool
 ) -> None:
     """Hash every file of BUNDLE, run an engine on its reference clips and compare every stage with PyTorch's."""
-    from storm_edge.runtime.bundle import Bundle
-    from storm_edge.runtime.engine import check_engine_hashes, choose_engine
-    from storm_edge.runtime.machine import probe
-    from storm_edge.runtime.verify import require, verify
+    from storm_edge.runtime.bundle.engine import check_engine_hashes, choose_engine
+    from storm_edge.runtime.bundle.manifest import Bundle
+    from storm_edge.runtime.machine.probe import probe
+    from storm_edge.runtime.proof.verify import require, verify
 
     with progress(ctx, "verify") as step:
         step("hash")

@@ -1,1 +1,1 @@
-""""""
+"""Synthetic videos with questions, and the small model trained on them."""

@@ -34,9 +34,9 @@ def main() -> None:
 def _answer(bundle: Path, engine: str | None, folder: Path, question: str, truth: str) -> int:
     """Ask, draw and say; the exit code is 1 for an engine that fails, not for a wrong answer."""
     from storm_edge.demo.sheet import draw_sheet
+    from storm_edge.runtime.answer.pipeline import load
     from storm_edge.runtime.errors import StormError
     from storm_edge.runtime.llm.sampling import SamplingOptions
-    from storm_edge.runtime.pipeline import load
     from storm_edge.runtime.video import read_frames
 
     try:

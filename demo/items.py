@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from storm_edge.demo.dataset import Sample, samples
 from storm_edge.demo.questions import TIME_TYPES
-from storm_edge.runtime.evaluate import Item
+from storm_edge.runtime.proof.evaluate import Item
 
 FRAMES = 16  # of a clip, unless others are asked for
 

@@ -18,7 +18,7 @@ from storm_edge.demo.dataset import TYPES, make_sample
 from storm_edge.demo.items import FRAMES, demo_item
 from storm_edge.demo.questions import CONTROL_TYPES, TIME_TYPES
 from storm_edge.runtime.errors import StormError, UsageError
-from storm_edge.runtime.evaluate import Result, Score, is_right, paired
+from storm_edge.runtime.proof.evaluate import Result, Score, is_right, paired
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,22 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from storm_edge.export.checkpoint import Checkpoint
+from storm_edge.export.checkpoint.folder import Checkpoint
+from storm_edge.export.checkpoint.tokenizer import copy_tokenizer
+from storm_edge.export.checkpoint.weights import write_safetensors
 from storm_edge.export.graph_file import StreamedModel
-from storm_edge.export.model.language import load_language_model, stream_language_model
-from storm_edge.export.model.load import load_temporal, load_vision
-from storm_edge.export.model.temporal import keep_scan_parameters_fp32
-from storm_edge.export.reference import ReferenceClip, record_clips
-from storm_edge.export.tokenizer import copy_tokenizer
+from storm_edge.export.network.language import load_language_model, stream_language_model
+from storm_edge.export.network.load import load_temporal, load_vision
+from storm_edge.export.network.temporal import keep_scan_parameters_fp32
+from storm_edge.export.reference.record import ReferenceClip, record_clips
 from storm_edge.export.trace.decoder import compose_decoder
 from storm_edge.export.trace.embedding import write_embedding
 from storm_edge.export.trace.temporal import trace_temporal
 from storm_edge.export.trace.vision import trace_vision
-from storm_edge.export.weights import write_safetensors
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.native_kernels import without_native_kernels
 from storm_edge.plugins.selective_scan import op as selective_scan
-from storm_edge.runtime.bundle import (
+from storm_edge.runtime.bundle.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     GraphSpec,
@@ -37,10 +37,10 @@ from storm_edge.runtime.bundle import (
     describe_file,
     to_json,
 )
-from storm_edge.runtime.config import DType, ReductionConfig, StormConfig, parse_config
+from storm_edge.runtime.bundle.publish import staging
+from storm_edge.runtime.config.schema import DType, ReductionConfig, StormConfig, parse_config
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
-from storm_edge.runtime.publish import staging
 
 # Above this, the record is one short clip, computed with one layer of the language model in memory at a time.
 WHOLE_MODEL_BYTES = 4 * 10**9

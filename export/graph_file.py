@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from storm_edge.export.weights import Array, LazyTensor, checked_read, write_array
+from storm_edge.export.checkpoint.weights import Array, LazyTensor, checked_read, write_array
 
 # Page size of every machine this runs on but 64 KiB Arm kernels: runtimes map tensors that start on a page.
 ALIGNMENT = 4096

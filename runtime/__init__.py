@@ -8,7 +8,7 @@ __all__ = ["Answer", "Pipeline", "SamplingOptions", "StormError", "Video", "load
 def __getattr__(name: str) -> object:
     # Imported when first used: `storm --help` must not wait for numpy and PyAV.
     if name in ("Answer", "Pipeline", "Video", "load"):
-        from storm_edge.runtime import pipeline
+        from storm_edge.runtime.answer import pipeline
 
         return getattr(pipeline, name)
     if name == "SamplingOptions":

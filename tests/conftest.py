@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.export.initialize import initialize
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.config import StormConfig
-from storm_edge.runtime.presets import preset
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.config.schema import StormConfig
 
 
 @pytest.fixture(scope="session")

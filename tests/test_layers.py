@@ -12,9 +12,9 @@ LAYERS = ["plugins", "runtime", "export", "calibration", "demo", "cli"]  # each 
 MODULES = [p for layer in LAYERS for p in sorted((ROOT / layer).rglob("*.py"))]
 
 TORCH = (
-    "export/model/",
+    "export/network/",
     "export/trace/",
-    "export/reference.py",
+    "export/reference/",
     "export/export_bundle.py",
     "plugins/*/torch_op.py",
     "plugins/torch_common.py",

@@ -12,7 +12,7 @@ from torch import Tensor
 from storm_edge.demo.questions import Question
 from storm_edge.demo.training.batches import Questioner
 from storm_edge.demo.training.model import StormModel
-from storm_edge.runtime.evaluate import MAX_TOKENS
+from storm_edge.runtime.proof.evaluate import MAX_TOKENS
 
 
 @torch.no_grad()

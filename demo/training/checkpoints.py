@@ -11,15 +11,15 @@ import torch
 
 from storm_edge.demo.training.batches import Questioner
 from storm_edge.demo.training.model import StormModel
-from storm_edge.export.checkpoint import Checkpoint
-from storm_edge.export.model.language import load_language_state
-from storm_edge.export.model.load import load_temporal, load_vision
-from storm_edge.export.shapes import language_shapes, temporal_shapes, vision_shapes
-from storm_edge.export.tokenizer import copy_tokenizer
-from storm_edge.export.weights import LazyTensor, write_safetensors
-from storm_edge.runtime.config import StormConfig
+from storm_edge.export.checkpoint.folder import Checkpoint
+from storm_edge.export.checkpoint.shapes import language_shapes, temporal_shapes, vision_shapes
+from storm_edge.export.checkpoint.tokenizer import copy_tokenizer
+from storm_edge.export.checkpoint.weights import LazyTensor, write_safetensors
+from storm_edge.export.network.language import load_language_state
+from storm_edge.export.network.load import load_temporal, load_vision
+from storm_edge.runtime.bundle.publish import staging
+from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.llm.prompt import ChatPrompt
-from storm_edge.runtime.publish import staging
 
 
 def write_checkpoint(model: StormModel, tokenizer: Path, output: Path) -> None:

@@ -15,10 +15,10 @@ from transformers import Qwen2ForCausalLM
 
 from storm_edge.demo.palette import COLOURS, MOVES, SHAPES
 from storm_edge.demo.training.kernels import conv, scan
-from storm_edge.export.model.language import qwen2_config
-from storm_edge.export.model.temporal import MambaMixer, TemporalEncoder
-from storm_edge.export.model.vision import VisionEncoder
-from storm_edge.runtime.config import StormConfig
+from storm_edge.export.network.language import qwen2_config
+from storm_edge.export.network.temporal import MambaMixer, TemporalEncoder
+from storm_edge.export.network.vision import VisionEncoder
+from storm_edge.runtime.config.schema import StormConfig
 
 SPEED_BINS = 6
 PLACES = 6

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from storm_edge.runtime.config import LanguageConfig, StormConfig, VisionConfig
-from storm_edge.runtime.presets import preset
+from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.config.schema import LanguageConfig, StormConfig, VisionConfig
 
 
 @dataclass(frozen=True)

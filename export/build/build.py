@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.unread import refuse_unread
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.engine import EngineRecord
-from storm_edge.runtime.targets import Target, check_llm_precision, check_precision
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.machine.targets import Target, check_llm_precision, check_precision
 
 
 def build(
@@ -19,17 +19,17 @@ def build(
     Raises UsageError for options that the engine would not read.
     """
     if where.engine.startswith("tensorrt") and not options.simulate:
-        from storm_edge.export.build.tensorrt import build_tensorrt
+        from storm_edge.export.build.tensorrt.build import build_tensorrt
 
         return build_tensorrt(bundle, where, options, progress)
     precision = check_precision(where, options.precision)
     llm_precision = check_llm_precision(where, options.llm_precision)
     refuse_unread(bundle, precision, llm_precision, options)
     if options.simulate:
-        from storm_edge.export.build.simulated import build_simulated
+        from storm_edge.export.build.onnxruntime.simulated import build_simulated
 
         return build_simulated(bundle, where, options, progress)
-    from storm_edge.export.build.cpu import build_cpu
+    from storm_edge.export.build.onnxruntime.cpu import build_cpu
 
     return build_cpu(
         bundle,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from storm_edge.runtime.bundle import STAGES, Stage
+from storm_edge.runtime.bundle.manifest import STAGES, Stage
 from storm_edge.runtime.errors import UsageError
 
 Version = tuple[int, int]

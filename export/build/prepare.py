@@ -9,7 +9,6 @@ import onnx
 
 from storm_edge.export.build.options import FIRST_ATTENTION, FIRST_DECODER, FIRST_FUNCTIONS, BuildOptions, Version
 from storm_edge.export.build.prepared import Pass, Step, prepared_graph
-from storm_edge.export.calibrated import QUANTIZED, Calibration, calibration_of
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.drop_softmax_precision import drop_softmax_precision
 from storm_edge.export.passes.fuse_decoder import fuse_decoder
@@ -19,11 +18,12 @@ from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.nbits_weights import nbits_weights
 from storm_edge.export.passes.pin_length import pin_length
 from storm_edge.export.passes.quantize import Scheme, quantize
-from storm_edge.export.passes.smooth import smooth
+from storm_edge.export.passes.smoothquant import smooth
 from storm_edge.export.passes.strip_functions import strip_functions
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle import STAGES, Bundle, FileSpec, Stage
-from storm_edge.runtime.config import DType
+from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, calibration_of
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, FileSpec, Stage
+from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.errors import BuildError, TargetError
 
 LENGTH_AXIS = "length"

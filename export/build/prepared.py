@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from storm_edge.export.graph_file import Reader, load_model, save_model
-from storm_edge.runtime.bundle import Bundle, FileSpec, Stage, describe_file
+from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage, describe_file
 
 Pass = Callable[[onnx.ModelProto, dict[str, Reader]], None]
 # A pass with the words that identify it: they change whenever it, or its arguments, do.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.calibrated import QUANTIZED, find_scaling
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.bundle.calibration import QUANTIZED, find_scaling
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import UsageError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from storm_edge.runtime.bundle import STAGES, Bundle
-from storm_edge.runtime.engine import engine_names, read_engine
+from storm_edge.runtime.bundle.engine import engine_names, read_engine
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import EngineError
 
 _PREPARED = re.compile(rf".+\.[0-9a-f]{{12}}\.({'|'.join(STAGES)})\.(onnx|data|partial)")  # see prepared.py

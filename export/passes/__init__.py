@@ -1,1 +1,1 @@
-""""""
+"""Rewrites of graphs: a module for each, with its reason."""

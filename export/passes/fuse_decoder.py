@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.export.trace.decoder import inverse_frequencies
-from storm_edge.runtime.config import LanguageConfig
+from storm_edge.runtime.config.schema import LanguageConfig
 
 DOMAIN = "com.microsoft"
 OPSET, IR_VERSION = 20, 10

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.tensors import values
-from storm_edge.export.weights import Array
 
 LARGEST = 7  # symmetric: -7..7, so that a block's scale is its largest magnitude over 7
 

@@ -13,7 +13,7 @@ from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.tensors import FLOATS, retype
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.selective_scan import op as selective_scan
-from storm_edge.runtime.config import DType
+from storm_edge.runtime.config.schema import DType
 
 # Positions that are f32 whatever T is.
 _F32_INPUTS = {

@@ -18,11 +18,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.export.calibrated import Range
+from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.tensors import values
-from storm_edge.export.weights import Array
 from storm_edge.plugins.selective_scan import op as selective_scan
+from storm_edge.runtime.bundle.calibration import Range
 
 Scheme = Literal["int8", "uint8", "fp8"]  # of activations; weights are int8, or fp8 with fp8
 _E4M3_LARGEST = 448.0

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from storm_edge.export.checkpoint.weights import Array, convert
 from storm_edge.export.graph_file import Reader
-from storm_edge.export.weights import Array, convert
-from storm_edge.runtime.config import DType
+from storm_edge.runtime.config.schema import DType
 
 FLOATS: dict[DType, int] = {
     "float32": TensorProto.FLOAT,

@@ -1,1 +1,1 @@
-""""""
+"""From the network, or a checkpoint alone, to the canonical ONNX graphs."""

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.export.checkpoint_check import check_tensors
+from storm_edge.export.checkpoint.check import check_tensors
+from storm_edge.export.checkpoint.shapes import language_shapes
+from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert
 from storm_edge.export.graph_file import Reader, StreamedModel, announce
-from storm_edge.export.shapes import language_shapes
-from storm_edge.export.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert
-from storm_edge.runtime.config import DType, LanguageConfig
+from storm_edge.runtime.config.schema import DType, LanguageConfig
 
 OPSET = 24
 ONNX_TYPES: dict[DType, int] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storm_edge.export.checkpoint.weights import Weights, write_safetensors
 from storm_edge.export.trace.decoder import EMBEDDING
-from storm_edge.export.weights import Weights, write_safetensors
 from storm_edge.runtime.llm.embedding import TENSOR_NAME
 
 

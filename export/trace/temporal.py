@@ -12,13 +12,13 @@ import onnx
 import torch
 from torch.export import Dim
 
-from storm_edge.export.model.temporal import TemporalEncoder
+from storm_edge.export.network.temporal import TemporalEncoder
 from storm_edge.export.passes.name_axes import name_axes
 from storm_edge.export.passes.strip_metadata import strip_metadata
 from storm_edge.export.trace.dynamo import trace
 from storm_edge.plugins.causal_conv1d.onnx_function import causal_conv1d_function
 from storm_edge.plugins.selective_scan.onnx_function import selective_scan_function
-from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.config.schema import StormConfig
 
 OPSET = 20  # the newest that TensorRT 10.3 parses
 

@@ -6,11 +6,11 @@ import onnx
 import torch
 from torch.export import Dim
 
-from storm_edge.export.model.vision import VisionEncoder
+from storm_edge.export.network.vision import VisionEncoder
 from storm_edge.export.passes.name_axes import name_axes
 from storm_edge.export.passes.strip_metadata import strip_metadata
 from storm_edge.export.trace.dynamo import trace
-from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.config.schema import StormConfig
 
 OPSET = 24  # the first with an Attention operator that every backend of ours fuses
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storm_edge.runtime.config import LanguageConfig
+from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import BundleError, EngineError, UsageError
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from storm_edge.runtime.config import LanguageConfig
+from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.base import Float32Array
 from storm_edge.runtime.llm.embedding import EmbeddingTable

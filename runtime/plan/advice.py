@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from storm_edge.runtime.config import StormConfig
-from storm_edge.runtime.hardware import Device
+from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.machine.hardware import Device
+from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.plan.planning import Plan, PlanOptions, make_plan, most_frames
 from storm_edge.runtime.plan.work import WEIGHT_BYTES
-from storm_edge.runtime.targets import Target
 
 _TRAINED = "needs a checkpoint trained with it"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.plan.work import (
     PREFILL_CHUNK,
     Linear,

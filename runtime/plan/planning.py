@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.errors import TargetError, UsageError
-from storm_edge.runtime.hardware import Device
+from storm_edge.runtime.machine.hardware import Device
+from storm_edge.runtime.machine.targets import Target, require_capable, require_llm_capable
 from storm_edge.runtime.plan import memory
 from storm_edge.runtime.plan.times import efficiencies, floor_seconds
 from storm_edge.runtime.plan.work import Work, decode_work, kv_bytes, prefill_work, temporal_work, vision_work
-from storm_edge.runtime.targets import Target, require_capable, require_llm_capable
 
 GIB = 2**30
 TEXT_TOKENS = 512  # positions for question, template and answer

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from storm_edge.runtime.hardware import DEVICES, Device
+from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.machine.hardware import DEVICES, Device
 from storm_edge.runtime.plan.work import Work, decode_work, prefill_work, temporal_work, vision_work
-from storm_edge.runtime.presets import preset
 
 _16_BIT = "bf16"
 MODEL = "storm-7b"

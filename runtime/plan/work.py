@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from storm_edge.runtime.config import StormConfig
+from storm_edge.runtime.config.schema import StormConfig
 
 VISION_BATCH = 8  # frames a run
 PREFILL_CHUNK = 256  # tokens a run

@@ -1,1 +1,1 @@
-""""""
+"""Ways to run one graph: a module for each package that does."""

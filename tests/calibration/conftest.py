@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from storm_edge.export.graph_file import load_model, save_model
-from storm_edge.export.passes.smooth import smooth, smoothing_groups
-from storm_edge.runtime.bundle import MANIFEST, Bundle, Manifest, Stage, describe_file, to_json
+from storm_edge.export.passes.smoothquant import smooth, smoothing_groups
+from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, Stage, describe_file, to_json
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.observe import Observer
-from storm_edge.export.calibrated import Range, find_calibration
 from storm_edge.export.graph_file import save_model
-from storm_edge.runtime.bundle import MANIFEST, Bundle, Manifest, describe_file, to_json
+from storm_edge.runtime.bundle.calibration import Range, find_calibration
+from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file, to_json
 from storm_edge.runtime.errors import BuildError, UsageError
 
 Copy = Callable[[Path], Path]

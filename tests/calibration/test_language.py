@@ -17,19 +17,19 @@ from onnx import TensorProto
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.language import Language
 from storm_edge.demo.dataset import samples
-from storm_edge.export.build.compile import compile_graph
-from storm_edge.export.build.compile_job import CompileJob
+from storm_edge.export.build.onnxruntime.simulated import build_simulated
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.profiles import profiles
-from storm_edge.export.build.simulated import build_simulated
-from storm_edge.export.build.tensorrt import build_tensorrt
-from storm_edge.export.calibrated import find_calibration
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.divergence import logit_divergence
+from storm_edge.export.build.tensorrt.build import build_tensorrt
+from storm_edge.export.build.tensorrt.compile import compile_graph
+from storm_edge.export.build.tensorrt.compile_job import CompileJob
+from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.runtime.answer.pipeline import load
+from storm_edge.runtime.bundle.calibration import find_calibration
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError, TargetError
-from storm_edge.runtime.pipeline import load
-from storm_edge.runtime.targets import target
+from storm_edge.runtime.machine.targets import target
+from storm_edge.runtime.proof.divergence import logit_divergence
 
 
 def asked(number: int = 8) -> Iterator[tuple[NDArray[np.uint8], str]]:

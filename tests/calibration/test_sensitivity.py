@@ -14,16 +14,16 @@ from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.losses import AnswerLoss, Probe, TokenLoss, relative_error
 from storm_edge.calibration.sensitivity import Sensitivity, analyze
 from storm_edge.calibration.switched import Key, SwitchedEncoders
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.prepare import quantize_step
 from storm_edge.export.build.prepared import prepared_graph
-from storm_edge.export.calibrated import Calibration, find_calibration
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.passes.quantize import Linear, Scheme
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.answer.stages import Stages
+from storm_edge.runtime.bundle.calibration import Calibration, find_calibration
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from storm_edge.runtime.stages import Stages
 
 Copy = Callable[[Path], Path]
 
@@ -176,6 +176,6 @@ def test_an_analysis_without_questions_is_refused(bundle: Path, copy_of: Copy) -
 
 
 def _fp32(bundle: Bundle):  # type: ignore[no-untyped-def]
-    from storm_edge.runtime.engine import read_engine
+    from storm_edge.runtime.bundle.engine import read_engine
 
     return read_engine(bundle, "cpu-fp32")

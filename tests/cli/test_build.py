@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from storm_edge.cli.build import command
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.engine import read_engine
+from storm_edge.runtime.bundle.engine import read_engine
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import StormError, TargetError, UsageError
 
 Copy = Callable[[Path], Path]

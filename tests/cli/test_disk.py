@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.bundle.manifest import Bundle
 
 STORM = Path(sys.executable).parent / "storm"
 

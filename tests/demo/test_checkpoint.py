@@ -7,12 +7,12 @@ from storm_edge.demo.__main__ import FRAMES, SIZE
 from storm_edge.demo.dataset import FPS, make_sample
 from storm_edge.demo.encode import encode_video
 from storm_edge.demo.items import demo_items
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.evaluate import evaluate
+from storm_edge.runtime.answer.pipeline import load
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.sampling import SamplingOptions
-from storm_edge.runtime.pipeline import load
+from storm_edge.runtime.proof.evaluate import evaluate
 
 CHECKPOINT = Path(__file__).parents[2] / "demo" / "checkpoint"
 

@@ -13,11 +13,11 @@ from storm_edge.demo.tokenizer import write_demo_tokenizer
 from storm_edge.demo.training.checkpoints import write_checkpoint
 from storm_edge.demo.training.model import StormModel
 from storm_edge.demo.training.plan import demo_config
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.evaluate import answer_items
-from storm_edge.runtime.pipeline import load
+from storm_edge.runtime.answer.pipeline import load
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.proof.evaluate import answer_items
 
 QUESTIONS = 10
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from storm_edge.demo.encode import encode_video
-from storm_edge.runtime.config import parse_config
+from storm_edge.runtime.config.schema import parse_config
 
 DOCS = Path(__file__).parents[2] / "docs"
 

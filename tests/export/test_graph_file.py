@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from storm_edge.export.checkpoint.weights import LazyTensor
 from storm_edge.export.graph_file import ALIGNMENT, StreamedModel, announce, save_model
-from storm_edge.export.weights import LazyTensor
 
 RNG = np.random.default_rng(0)
 BIG, SMALL = RNG.normal(size=(32, 16)).astype(np.float32), np.array([2.0], np.float32)

@@ -10,13 +10,13 @@ import av
 import numpy as np
 
 from storm_edge.calibration.calibrate import calibrate
-from storm_edge.calibration.smoothing import Smooth
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.calibration.smoothquant import Smooth
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.export.initialize import initialize
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.config import StormConfig
-from storm_edge.runtime.presets import preset
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.config.schema import StormConfig
 
 FRAMES, HEIGHT, WIDTH = 24, 48, 64
 # name -> codec, pixel format, container, options of codec and container

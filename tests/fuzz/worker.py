@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from storm_edge.export.build.prepare import quantize_step, smooth_steps
-from storm_edge.export.calibrated import calibration_names, find_calibration, find_scaling
-from storm_edge.export.checkpoint import Checkpoint
+from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.graph_file import load_model
 from storm_edge.runtime import load
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.bundle.calibration import calibration_names, find_calibration, find_scaling
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import StormError
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.video import read_frames

@@ -10,8 +10,8 @@ from storm_edge.demo.training.checkpoints import write_checkpoint
 from storm_edge.demo.training.model import StormModel, block_mask, decode
 from storm_edge.demo.training.muon import orthogonalized
 from storm_edge.demo.training.plan import demo_config
-from storm_edge.export.checkpoint import Checkpoint
-from storm_edge.export.model.load import load_temporal, load_vision
+from storm_edge.export.checkpoint.folder import Checkpoint
+from storm_edge.export.network.load import load_temporal, load_vision
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 
 

@@ -11,7 +11,7 @@ from storm_edge.demo.training.plan import STAGES as PLANNED
 from storm_edge.demo.training.plan import Stage, rate
 from storm_edge.demo.training.run import Run
 from storm_edge.demo.training.workers import Workers
-from storm_edge.export.checkpoint import Checkpoint
+from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.runtime.errors import UsageError
 
 pytest.importorskip("matplotlib")

@@ -11,17 +11,17 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from storm_edge.export.build.compile import compile_graph
-from storm_edge.export.build.compile_job import CompileJob
-from storm_edge.export.build.cpu import build_cpu
+from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import onnxruntime_decoder_steps, prepare
-from storm_edge.export.build.profiles import profiles
-from storm_edge.export.build.tensorrt import build_tensorrt
-from storm_edge.runtime.bundle import Bundle
-from storm_edge.runtime.engine import CheckResult, choose_engine, read_engine
+from storm_edge.export.build.tensorrt.build import build_tensorrt
+from storm_edge.export.build.tensorrt.compile import compile_graph
+from storm_edge.export.build.tensorrt.compile_job import CompileJob
+from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.runtime.bundle.engine import CheckResult, choose_engine, read_engine
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError, ParityError, TargetError
-from storm_edge.runtime.targets import target
+from storm_edge.runtime.machine.targets import target
 
 Copy = Callable[[Path], Path]
 ENCODERS = BuildOptions(prepare_only=True, stages=("vision", "temporal"), max_frames=16)

@@ -8,7 +8,7 @@ import pytest
 
 from storm_edge.export.graph_file import load_model, save_model
 from storm_edge.export.passes.fuse_decoder import fuse_decoder
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 

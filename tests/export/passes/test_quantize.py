@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.export.calibrated import Range, find_calibration
 from storm_edge.export.graph_file import load_model, save_model
 from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.quantize import activation_scale, linear_layers, quantize
-from storm_edge.runtime.bundle import Bundle
+from storm_edge.runtime.bundle.calibration import Range, find_calibration
+from storm_edge.runtime.bundle.manifest import Bundle
 
 # Activations that linear layers read, and linear layers: q, k and v read one; the last of vision is the projector.
 COUNTS = {"vision": (4 * 4 + 1, 4 * 6 + 1), "temporal": (2 * 2, 2 * 2)}

@@ -5,11 +5,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from storm_edge.export.shapes import language_shapes
+from storm_edge.export.checkpoint.shapes import language_shapes
+from storm_edge.export.checkpoint.weights import Weights, write_safetensors
 from storm_edge.export.trace.decoder import EMBEDDING, HEAD, ONNX_TYPES, compose_decoder
 from storm_edge.export.trace.embedding import write_embedding
-from storm_edge.export.weights import Weights, write_safetensors
-from storm_edge.runtime.config import LanguageConfig
+from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import CheckpointError
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 

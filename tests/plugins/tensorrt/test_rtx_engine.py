@@ -5,8 +5,8 @@ import importlib.util
 import onnx
 import pytest
 
-from storm_edge.export.build.compile import compile_graph
-from storm_edge.export.build.compile_job import CompileJob, Shapes
+from storm_edge.export.build.tensorrt.compile import compile_graph
+from storm_edge.export.build.tensorrt.compile_job import CompileJob, Shapes
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.plugins import libraries
 

@@ -2,7 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from storm_edge.export.weights import write_safetensors
+from storm_edge.export.checkpoint.weights import write_safetensors
 from storm_edge.runtime.errors import BundleError, UsageError
 from storm_edge.runtime.llm.embedding import TENSOR_NAME, EmbeddingTable
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from storm_edge.export.tokenizer import write_byte_tokenizer
+from storm_edge.export.checkpoint.tokenizer import write_byte_tokenizer
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt
 from storm_edge.runtime.llm.sampling import SamplingOptions

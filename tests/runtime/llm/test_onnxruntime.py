@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from storm_edge.export.tokenizer import write_byte_tokenizer
+from storm_edge.export.checkpoint.tokenizer import write_byte_tokenizer
+from storm_edge.export.checkpoint.weights import Weights
 from storm_edge.export.trace.decoder import compose_decoder
 from storm_edge.export.trace.embedding import write_embedding
-from storm_edge.export.weights import Weights
-from storm_edge.runtime.config import LanguageConfig
+from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import BundleError, EngineError, UsageError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable

@@ -3,7 +3,7 @@ from itertools import groupby
 
 import pytest
 
-from storm_edge.export.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, write_byte_tokenizer
+from storm_edge.export.checkpoint.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, write_byte_tokenizer
 from storm_edge.runtime.errors import BundleError, CheckpointError, UsageError
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 

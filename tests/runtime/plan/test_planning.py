@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from storm_edge.runtime import targets
+from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.errors import TargetError, UsageError
+from storm_edge.runtime.machine import targets
+from storm_edge.runtime.machine.targets import TARGETS, target
 from storm_edge.runtime.plan import PlanOptions, advise, device_of, make_plan
 from storm_edge.runtime.plan.planning import GIB, most_frames
-from storm_edge.runtime.presets import preset
-from storm_edge.runtime.targets import TARGETS, target
 
 SEVEN = preset("storm-7b")
 ORIN = target("orin")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from storm_edge.runtime.hardware import DEVICES, Device
+from storm_edge.runtime.machine.hardware import DEVICES, Device
 from storm_edge.runtime.plan.times import (
     FITTED,
     NVILA_DECODE,

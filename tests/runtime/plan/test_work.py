@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from storm_edge.export.shapes import Shapes, language_shapes, temporal_shapes, vision_shapes
-from storm_edge.runtime import stages
+from storm_edge.export.checkpoint.shapes import Shapes, language_shapes, temporal_shapes, vision_shapes
+from storm_edge.runtime.answer import stages
+from storm_edge.runtime.config.presets import PRESETS, preset
 from storm_edge.runtime.llm import kv_cache
 from storm_edge.runtime.plan import memory, work
-from storm_edge.runtime.presets import PRESETS, preset
 
 
 def elements(shapes: Shapes, *parts: str) -> int:

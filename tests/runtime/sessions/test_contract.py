@@ -11,15 +11,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.runtime.bundle import Bundle, Stage
+from storm_edge.runtime.answer.stages import flatten_visual
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import EngineError, UsageError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
-from storm_edge.runtime.machine import probe
+from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.base import Session, to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from storm_edge.runtime.stages import flatten_visual
 
 LENGTH = 512
 OPTIONS = BuildOptions(max_frames=16, max_length=LENGTH)
@@ -38,10 +38,10 @@ class Kind:
         return self._tensorrt(stage)
 
     def _tensorrt(self, stage: Stage):  # type: ignore[no-untyped-def]
-        from storm_edge.export.build.compile import compile_graph
-        from storm_edge.export.build.compile_job import CompileJob
         from storm_edge.export.build.prepare import prepare
-        from storm_edge.export.build.profiles import profiles
+        from storm_edge.export.build.tensorrt.compile import compile_graph
+        from storm_edge.export.build.tensorrt.compile_job import CompileJob
+        from storm_edge.export.build.tensorrt.profiles import profiles
         from storm_edge.runtime.sessions.tensorrt import TensorRTSession
 
         graphs, _ = prepare(self.bundle, self.name, "fp16", "fp16", (10, 15), OPTIONS)

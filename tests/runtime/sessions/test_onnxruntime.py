@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.errors import EngineError
-from storm_edge.runtime.pipeline import load
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 

@@ -1,0 +1,71 @@
+"""Engines that ONNX Runtime runs on a CPU: prepared graphs, verified and published."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+
+from storm_edge.export.build.prepared import Step, prepared_graph
+from storm_edge.export.build.unused import drop_unused_graphs
+from storm_edge.runtime.bundle.calibration import Calibration
+from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage, to_json
+from storm_edge.runtime.bundle.publish import lock, staging
+from storm_edge.runtime.errors import ParityError
+from storm_edge.runtime.proof.verify import require, verify
+
+
+def publish_onnxruntime(
+    bundle: Bundle,
+    name: str,
+    target: str,
+    precision: str,
+    llm_precision: str,
+    steps: Mapping[Stage, Sequence[Step]],
+    *,
+    calibration: Calibration | None,
+    simulated: bool = False,
+    allow_mismatch: bool = False,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> EngineRecord:
+    """Apply `steps` to every stage's graph, verify what comes of it, and publish the engine `name`.
+
+    Raises ParityError where it fails verification and not `allow_mismatch`; nothing is published then.
+    """
+    with lock(bundle.root / "engines"):
+        graphs: dict[Stage, str] = {}
+        files: dict[str, FileSpec] = {}
+        for stage, passes in steps.items():
+            progress(f"prepare {stage}")
+            graphs[stage], made = prepared_graph(bundle, stage, name, passes)
+            files |= made
+        record = EngineRecord(
+            name=name,
+            target=target,
+            precision=precision,
+            llm_precision=llm_precision,
+            state="built",
+            simulated=simulated,
+            bundle_sha256=bundle.sha256,
+            graphs=graphs,
+            files=files,
+            versions={p: importlib.metadata.version(p) for p in ("storm-edge", "onnxruntime")},
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            verified=False,
+            verification=[],
+            calibration=f"{calibration.name} {calibration.sha256}" if calibration else "",
+        )
+        results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
+        try:
+            require(results, name)
+        except ParityError:
+            if not allow_mismatch:
+                raise
+        verified = all(r.passed for r in results)
+        record = record.model_copy(update={"verified": verified, "verification": results})
+        with staging(bundle.root / "engines" / name) as folder:
+            (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
+        drop_unused_graphs(bundle)
+    return record

@@ -1,0 +1,1 @@
+"""Engines for TensorRT and TensorRT for RTX."""

@@ -1,0 +1,253 @@
+"""Engines for TensorRT and TensorRT for RTX: prepare anywhere, compile on the machine they are for.
+
+engines/<name>/ holds engine.json and one `<stage>.engine` for every graph compiled. A build whose key (bundle, prepared
+graphs, versions, GPU, options) is that of the engine already there is not repeated. TensorRT for RTX also compiles for
+GPUs that are not there; the machine that has one then verifies the engine without compiling it again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from storm_edge.export.build.options import BuildOptions, abilities
+from storm_edge.export.build.tensorrt.compile import compile_graph
+from storm_edge.export.build.tensorrt.compile_job import CompileJob
+from storm_edge.export.build.tensorrt.goal import Goal, device_command, require_installed, resolve
+from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.export.build.unread import refuse_unread
+from storm_edge.export.build.unused import drop_unused_graphs
+from storm_edge.plugins.libraries import TENSORRT, find_library
+from storm_edge.runtime.bundle.calibration import calibration_of
+from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, read_engine
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file, to_json
+from storm_edge.runtime.bundle.publish import lock, staging
+from storm_edge.runtime.errors import BuildError, EngineError, TargetError, UsageError
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import Target
+from storm_edge.runtime.proof.verify import require, verify, verify_prepared
+
+_TIMING_CACHE = "engines/timing.cache"
+Progress = Callable[[str], None]
+
+
+def build_tensorrt(
+    bundle: Bundle, where: Target, options: BuildOptions, progress: Progress = lambda _: None
+) -> EngineRecord:
+    """Prepare the graphs, compile them if this machine is the target, verify and publish.
+
+    Returns the record: of state "prepared" where `options.prepare_only`, "compiled" where `options.sms` names only GPUs
+    that are not here. Raises TargetError for what the target cannot do, or with the command to run on the device;
+    BuildError; ParityError.
+    """
+    goal = resolve(where, options, probe())
+    with lock(bundle.root / "engines"):
+        record = _prepare(bundle, goal, options, progress)
+        if options.prepare_only:
+            drop_unused_graphs(bundle)
+            return record
+        if not goal.sms:
+            here = "compile here for another machine's GPU with --sm 86,89,120 for instance, or "
+            raise TargetError(
+                f"prepared {goal.name}, but this machine is no {where.name}:"
+                f" {here if goal.api == 'tensorrt_rtx' else ''}copy {bundle.root} to one and run"
+                f" `{_device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
+            )
+        record = _compile(bundle, record, goal, options, progress)
+        drop_unused_graphs(bundle)
+        return record
+
+
+def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progress) -> EngineRecord:
+    """The record of the prepared graphs, which are made and checked where they are not there yet."""
+    shapes = profiles(bundle, options)
+    refuse_unread(bundle, goal.precision, goal.llm_precision, options)
+    found_calibration = calibration_of(bundle, goal.precision, goal.llm_precision, options.calibration)
+    calibration = f"{found_calibration.name} {found_calibration.sha256}" if found_calibration else ""
+    # A release may prepare otherwise than the one before; a device cannot ask the passes, which need onnx.
+    release = importlib.metadata.version("storm-edge")
+    made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_api, calibration]
+    made_of += [abilities(goal.parsed_version), options.stages, options.max_frames, options.max_length]
+    made_of.append([options.min_shapes, options.opt_shapes, options.max_shapes])
+    key = _hash([*made_of, options.int4_block])
+    found = _prepared_before(bundle, goal.name, key)
+    if found is not None:
+        if not options.allow_mismatch:
+            require(found.verification, goal.name)
+        return found
+    progress("prepare")
+    try:
+        from storm_edge.export.build.prepare import prepare  # onnx, which a device need not have
+    except ImportError as e:
+        workstation = _device_command(bundle, goal, replace(options, workspace_gib=None)) + _for_version(goal)
+        raise BuildError(
+            f"{bundle.root} holds no graphs prepared for {goal.name} with these options by storm-edge {release}, and"
+            f" {e.name}, which prepares them, is not installed: prepare on a workstation with `{workstation}"
+            " --prepare-only`, or pip install onnx."
+        ) from e
+
+    graphs, files = prepare(
+        bundle, goal.name, goal.precision, goal.llm_precision, goal.parsed_version, options, llm_api=goal.llm_api
+    )
+    record = EngineRecord(
+        name=goal.name,
+        target=goal.where.name,
+        precision=goal.precision,
+        llm_precision=goal.llm_precision,
+        state="prepared",
+        bundle_sha256=bundle.sha256,
+        graphs=graphs,
+        files=files,
+        versions={"storm-edge": release, "tensorrt": goal.version},
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        verified=False,
+        verification=[],
+        calibration=calibration,
+        key=key,
+        api=goal.api,
+        llm_api=goal.llm_api,
+        max_length=options.max_length,
+        profiles=shapes,
+    )
+    progress("verify the prepared graphs in ONNX Runtime")
+    results = verify_prepared(bundle, record, threads=options.threads)
+    if not options.allow_mismatch:
+        require(results, goal.name)
+    record = record.model_copy(update={"verification": results})
+    before = _existing(bundle, record.name)
+    if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
+        return record  # an engine stays until the one that replaces it is compiled
+    with staging(bundle.root / "engines" / record.name) as folder:
+        (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
+    return record
+
+
+def _compile(
+    bundle: Bundle, prepared: EngineRecord, goal: Goal, options: BuildOptions, progress: Progress
+) -> EngineRecord:
+    """Compile what is not compiled yet, and verify it if its GPU is here."""
+    installed = require_installed(goal.api)
+    plugin = find_library(TENSORRT)
+    # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
+    gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.api == "tensorrt" else []
+    key = _hash([prepared.key, installed, _sha256(plugin), gpus, options.workspace_gib])
+    found = _existing(bundle, prepared.name)
+    if found is not None and found.key == key and set(goal.sms) <= set(found.sms):
+        if found.state == "built" or not goal.here or set(found.graphs) != set(STAGES):
+            progress("unchanged")
+            if not options.allow_mismatch:
+                require(found.verification, found.name)
+            return found
+        return _verify_compiled(bundle, found, options, progress)
+    with staging(bundle.root / "engines" / prepared.name) as folder:
+        staged = folder.relative_to(bundle.root.absolute()).as_posix()
+        by_tensorrt = [stage for stage in prepared.graphs if stage != "decoder" or prepared.llm_api is None]
+        seconds: dict[Stage, float] = {}
+        peak, version = 0, installed
+        for stage in by_tensorrt:
+            result = compile_graph(_job(bundle, prepared, stage, folder, plugin, goal, options), progress)
+            seconds[stage], peak, version = result.seconds, max(peak, result.peak_memory_bytes), result.version
+        names: dict[Stage, str] = {stage: f"engines/{prepared.name}/{stage}.engine" for stage in by_tensorrt}
+        record = prepared.model_copy(
+            update={
+                "state": "compiled",
+                "key": key,
+                "sms": list(goal.sms),
+                "graphs": prepared.graphs | names,
+                "files": prepared.files | {name: describe_file(folder / Path(name).name) for name in names.values()},
+                "versions": prepared.versions | {"tensorrt": version},
+                "plugin_sha256": _sha256(plugin),
+                "prepared_key": prepared.key,
+                "prepared_graphs": prepared.graphs,
+                "build_seconds": seconds,
+                "peak_memory_bytes": peak,
+            }
+        )
+        if goal.here and set(record.graphs) == set(STAGES):  # a part of a model cannot be run
+            here: dict[Stage, str] = {stage: f"{staged}/{stage}.engine" for stage in by_tensorrt}
+            record = _verified(bundle, record, record.graphs | here, options, progress)
+        (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
+    return record
+
+
+def _verified(
+    bundle: Bundle, record: EngineRecord, graphs: dict[Stage, str], options: BuildOptions, progress: Progress
+) -> EngineRecord:
+    """The record of a compiled engine, whose files are `graphs` now, after running it; raises ParityError."""
+    running = record.model_copy(update={"state": "built", "graphs": graphs})
+    results = verify(bundle, running, threads=options.threads, progress=progress)
+    if not options.allow_mismatch:
+        require(results, record.name)
+    passed = all(r.passed for r in results)
+    return record.model_copy(update={"state": "built", "verified": passed, "verification": results})
+
+
+def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions, progress: Progress) -> EngineRecord:
+    """Verify an engine that was compiled on a machine without its GPU, and say so in its record."""
+    record = _verified(bundle, found, found.graphs, options, progress)
+    path = bundle.path(f"engines/{record.name}/{ENGINE_JSON}")
+    partial = path.with_suffix(".partial")
+    partial.write_text(to_json(record), encoding="utf-8")
+    partial.replace(path)
+    return record
+
+
+def _job(
+    bundle: Bundle,
+    record: EngineRecord,
+    stage: Stage,
+    folder: Path,
+    plugin: Path | None,
+    goal: Goal,
+    options: BuildOptions,
+) -> CompileJob:
+    return CompileJob(
+        api=goal.api,
+        graph=str(bundle.path(record.graphs[stage])),
+        engine=str(folder / f"{stage}.engine"),
+        profiles=record.profiles[stage],
+        plugins=[str(plugin)] if plugin and stage == "temporal" else [],
+        compute_capabilities=list(options.sms),
+        workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * 2**30),
+        # Timings of a GPU that is not here are not to be had.
+        timing_cache=str(bundle.root / _TIMING_CACHE) if goal.here else None,
+    )
+
+
+def _device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
+    return device_command(bundle, goal.where.name, goal.precision, goal.llm_precision, options)
+
+
+def _for_version(goal: Goal) -> str:
+    return f" --tensorrt {goal.version}" if goal.api == "tensorrt" else ""
+
+
+def _hash(made_of: list[object]) -> str:
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+
+def _sha256(plugin: Path | None) -> str | None:
+    return describe_file(plugin).sha256 if plugin else None
+
+
+def _existing(bundle: Bundle, name: str) -> EngineRecord | None:
+    try:
+        return read_engine(bundle, name)
+    except (EngineError, UsageError):
+        return None
+
+
+def _prepared_before(bundle: Bundle, name: str, key: str) -> EngineRecord | None:
+    """The prepared form of an engine, if it was prepared in the same way; a compiled one keeps its prepared graphs."""
+    found = _existing(bundle, name)
+    if found is None or found.state == "prepared":
+        return found if found is not None and found.key == key else None
+    if found.prepared_key != key:
+        return None
+    earlier = {"state": "prepared", "key": key, "graphs": found.prepared_graphs, "sms": []}
+    return found.model_copy(update=earlier | {"verified": False, "verification": []})

@@ -1,0 +1,41 @@
+"""One engine to compile, and what came of it: the two JSON files between the builder and its child process."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from storm_edge.runtime.bundle.engine import Shapes
+
+Api = Literal["tensorrt", "tensorrt_rtx"]
+Failure = Literal["memory", "plugin", "tactic", "type", "unused input", "parse", "build", "missing package"]
+
+
+class CompileJob(BaseModel):
+    """What to compile. `compute_capabilities`: SMs (89 for 8.9) of GPUs that are not there; none: of this one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    api: Api
+    graph: str
+    engine: str
+    profiles: dict[str, Shapes]
+    plugins: list[str] = []
+    compute_capabilities: list[int] = []
+    workspace_bytes: int | None = None
+    timing_cache: str | None = None
+
+
+class CompileResult(BaseModel):
+    """What came of it: a failure with the builder's own words, or figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str = ""
+    failure: Failure | None = None
+    message: str = ""
+    seconds: float = 0.0
+    engine_bytes: int = 0
+    peak_memory_bytes: int = 0
+    plugin_layers: list[str] = []

@@ -1,0 +1,110 @@
+"""What a TensorRT build is to make, after every default is taken and every impossible wish refused."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Literal
+
+from storm_edge.export.build.options import FIRST_DECODER, OLDEST, BuildOptions, Version, parse_version
+from storm_edge.export.build.tensorrt.compile_job import Api
+from storm_edge.runtime.bundle.engine import engine_name
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.errors import TargetError
+from storm_edge.runtime.machine.probe import Machine, installed_tensorrt
+from storm_edge.runtime.machine.targets import Target, check_llm_precision, check_precision, check_sms
+
+NEWEST = "10.16"  # prepared for where neither the machine nor the options say otherwise
+RTX_AS = "10.15"  # TensorRT for RTX has versions of its own; its parser knows what 10.15's does
+
+
+@dataclass(frozen=True)
+class Goal:
+    """An engine to be: `version` is the TensorRT it is prepared for, `sms` the GPUs it is compiled for."""
+
+    where: Target
+    machine: Machine
+    precision: str
+    llm_precision: str
+    version: str
+    api: Api
+    llm_api: Literal["onnxruntime"] | None
+    sms: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The engine's folder."""
+        return engine_name(self.where.name, self.precision, self.llm_precision)
+
+    @property
+    def parsed_version(self) -> Version:
+        """`version` as two numbers."""
+        return parse_version(self.version)
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine has a GPU of the target, and the engine runs on it."""
+        return self.where.name in self.machine.targets and self.machine.gpus[0].sm in self.sms
+
+
+def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
+    """Take the defaults of target and machine; raises TargetError for what the target cannot do, UsageError."""
+    check_sms(where, options.sms)
+    present = machine.gpus[0].sm if where.name in machine.targets else None
+    sms = options.sms or ((present,) if present else ())
+    precision = check_precision(where, options.precision, min(sms, default=None))
+    api: Api = "tensorrt_rtx" if where.engine == "tensorrt-rtx" else "tensorrt"
+    version = RTX_AS
+    if api == "tensorrt_rtx" and options.tensorrt:
+        raise TargetError("TensorRT for RTX has versions of its own: leave --tensorrt out for target rtx.")
+    if api == "tensorrt":
+        version = options.tensorrt or (installed_tensorrt(api) if present else None) or NEWEST
+        if parse_version(version) < OLDEST:
+            newer = f"{where.releases[0].name} or newer brings one" if where.integrated else "--tensorrt 10.3 or newer"
+            raise TargetError(f"TensorRT {version} is older than 10.3, the first that these graphs build on: {newer}.")
+    # A TensorRT too old for the language model leaves it to ONNX Runtime, where the target has that.
+    release = None
+    if parse_version(version) < FIRST_DECODER and "decoder" in options.stages:
+        release = next((r for r in where.releases if not r.llm_tensorrt), None)
+    return Goal(
+        where=where,
+        machine=machine,
+        precision=precision,
+        llm_precision=check_llm_precision(where, options.llm_precision, release, min(sms, default=None)),
+        version=version,
+        api=api,
+        llm_api="onnxruntime" if release else None,
+        sms=sms,
+    )
+
+
+def require_installed(api: Api) -> str:
+    """The version of the installed TensorRT; raises TargetError where there is none."""
+    version = installed_tensorrt(api)
+    if version is None:
+        how = {
+            "tensorrt": "JetPack brings it (see docs/jetson.md), elsewhere pip install 'storm-edge[tensorrt]'",
+            "tensorrt_rtx": "pip install 'storm-edge[rtx]'",
+        }[api]
+        raise TargetError(f"{api} is not installed: {how}.")
+    return version
+
+
+def device_command(bundle: Bundle, target: str, precision: str, llm_precision: str, options: BuildOptions) -> str:
+    """The command that builds the same engine from the same prepared graphs on the device."""
+    shapes = (("min", options.min_shapes), ("opt", options.opt_shapes), ("max", options.max_shapes))
+    usual = BuildOptions()
+    words = [f"storm build {shlex.quote(str(bundle.root))} --target {target} --precision {precision}"]
+    words.append(f"--llm-precision {llm_precision}")
+    for flag, value, default in (
+        ("stages", ",".join(options.stages), ",".join(usual.stages)),
+        ("max-frames", options.max_frames, usual.max_frames),
+        ("max-length", options.max_length, None),
+        ("int4-block", options.int4_block, usual.int4_block),
+        ("calibration", options.calibration, None),
+        *((f"{kind}-shapes", ",".join(f"{n}:{'x'.join(map(str, s))}" for n, s in given), "") for kind, given in shapes),
+        ("workspace", options.workspace_gib, None),
+    ):
+        if value != default:
+            words.append(f"--{flag} {value}")
+    return " ".join([*words, *(["--allow-mismatch"] if options.allow_mismatch else [])])

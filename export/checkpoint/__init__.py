@@ -1,0 +1,1 @@
+"""Checkpoints: reading, writing, checking, and making one of parts."""

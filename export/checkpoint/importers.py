@@ -1,0 +1,96 @@
+"""Parts of a checkpoint from where they were trained: Hugging Face's SigLIP and Qwen2, mamba_ssm state dicts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storm_edge.export.checkpoint.check import check_tensors
+from storm_edge.export.checkpoint.folder import NOT_RUN, VISION_PREFIX
+from storm_edge.export.checkpoint.shapes import language_shapes, temporal_shapes, vision_shapes
+from storm_edge.export.checkpoint.weights import LazyTensor, Weights
+from storm_edge.runtime.config.schema import StormConfig, parse_config
+from storm_edge.runtime.errors import CheckpointError
+
+Tensors = Mapping[str, LazyTensor]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Tensors taken from elsewhere by their names in a STORM checkpoint; None is a part that was not."""
+
+    vision: Tensors | None = None
+    temporal: Tensors | None = None
+    language: Tensors | None = None
+
+
+def import_vision(folder: Path, config: StormConfig) -> tuple[StormConfig, Tensors]:
+    """A SigLIP folder (whole model or vision tower): `config` with its sizes, and the tower's tensors."""
+    found = _read_json(folder / "config.json")
+    found = found.get("vision_config", found)
+    config = _with_section(config, "vision", found, folder)
+    weights = Weights.open(folder)
+    names = {n.removeprefix(VISION_PREFIX): n for n in weights.names if not n.startswith(("text_model.", "logit_"))}
+    shapes = {name: weights.shape(stored) for name, stored in names.items()}
+    check_tensors(shapes, vision_shapes(config), str(folder), NOT_RUN)
+    return config, {VISION_PREFIX + name: weights.lazy(names[name]) for name in vision_shapes(config)}
+
+
+def import_language(folder: Path, config: StormConfig) -> tuple[StormConfig, Tensors]:
+    """A Qwen2 folder: `config` with its sizes, and the language model's tensors."""
+    found = _read_json(folder / "config.json")
+    if found.get("model_type") != "qwen2":
+        raise CheckpointError(f"{folder} holds a model of type {found.get('model_type')!r}: give a Qwen2 folder.")
+    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default" or found.get("use_sliding_window"):
+        raise CheckpointError(f"{folder} has scaled rotary embeddings or a sliding window: give a plain Qwen2.")
+    config = _with_section(config, "llm", {"rope_theta": rope.get("rope_theta"), **found}, folder)
+    weights = Weights.open(folder)
+    tied = ("lm_head.weight",) if config.llm.tie_word_embeddings else ()
+    check_tensors(weights.shapes, language_shapes(config.llm), str(folder), tied)
+    return config, {name: weights.lazy(name) for name in language_shapes(config.llm)}
+
+
+def import_temporal(file: Path, config: StormConfig) -> Tensors:
+    """Mamba layers from a state dict with mamba_ssm's names (safetensors, .pt, .bin), any prefix before `layers.`.
+
+    A projector in it is taken as well; without one the projector is left to be initialised.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist: give a safetensors or PyTorch state dict file.")
+    if file.suffix == ".safetensors":
+        weights = Weights.open(file)
+        tensors: Tensors = {name: weights.lazy(name) for name in weights.names}
+    else:
+        from storm_edge.export.network.state_dict import read_state_dict  # torch, seconds to import
+
+        tensors = read_state_dict(file)
+    part = re.compile(r"(?:.*\.)?((?:layers\.\d+|projector)\..*)")
+    renamed = {match[1] if (match := part.fullmatch(name)) else name: tensor for name, tensor in tensors.items()}
+    if len(renamed) < len(tensors):
+        raise CheckpointError(f"{file} holds several models whose layers have equal names: save only one of them.")
+    expected = temporal_shapes(config)
+    if not any(name.startswith("projector.") for name in renamed):
+        expected = {name: shape for name, shape in expected.items() if not name.startswith("projector.")}
+    check_tensors({name: tensor.shape for name, tensor in renamed.items()}, expected, str(file))
+    return {name: renamed[name] for name in expected}
+
+
+def _with_section(config: StormConfig, section: str, found: Mapping[str, Any], folder: Path) -> StormConfig:
+    data = config.model_dump()
+    data[section] |= {key: value for key, value in found.items() if key in data[section] and value is not None}
+    return parse_config(data, str(folder / "config.json"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise CheckpointError(f"{path} cannot be read as JSON ({e}): give a Hugging Face model folder.") from e
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds no JSON object: give a Hugging Face model folder.")
+    return data

@@ -1,0 +1,76 @@
+"""Names and shapes of every tensor a checkpoint holds, derived from its configuration."""
+
+from __future__ import annotations
+
+from storm_edge.runtime.config.schema import LanguageConfig, StormConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _layer_norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
+
+
+def vision_shapes(config: StormConfig) -> Shapes:
+    """SigLIP's tensors that the model reads, Hugging Face names without the `vision_model.` prefix."""
+    vision = config.vision
+    width = vision.hidden_size
+    shapes: Shapes = {
+        "embeddings.patch_embedding.weight": (width, 3, vision.patch_size, vision.patch_size),
+        "embeddings.patch_embedding.bias": (width,),
+        "embeddings.position_embedding.weight": (vision.grid**2, width),
+    }
+    for i in range(vision.layers_run):
+        block = f"encoder.layers.{i}"
+        for norm in ("layer_norm1", "layer_norm2"):
+            shapes |= _layer_norm(f"{block}.{norm}", width)
+        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _linear(f"{block}.self_attn.{projection}", width, width)
+        shapes |= _linear(f"{block}.mlp.fc1", width, vision.intermediate_size)
+        shapes |= _linear(f"{block}.mlp.fc2", vision.intermediate_size, width)
+    return shapes
+
+
+def temporal_shapes(config: StormConfig) -> Shapes:
+    """The projector's and Mamba layers' tensors, mamba_ssm names (`*_b` and `A_b_log` backward)."""
+    width, channels, temporal = config.llm.hidden_size, config.d_inner, config.temporal
+    features = config.vision.hidden_size * temporal.downsample**2
+    shapes: Shapes = _linear("projector.linear", features, width)
+    if temporal.projector_norm:
+        shapes |= _layer_norm("projector.norm", features)
+    for i in range(temporal.num_layers):
+        mixer = f"layers.{i}.mixer"
+        shapes |= _layer_norm(f"layers.{i}.norm", width)
+        shapes |= _linear(f"{mixer}.in_proj", width, 2 * channels, bias=False)
+        shapes |= _linear(f"{mixer}.out_proj", channels, width, bias=False)
+        for suffix in ("", "_b") if temporal.bidirectional else ("",):
+            shapes[f"{mixer}.conv1d{suffix}.weight"] = (channels, 1, temporal.d_conv)
+            shapes[f"{mixer}.conv1d{suffix}.bias"] = (channels,)
+            shapes |= _linear(f"{mixer}.x_proj{suffix}", channels, config.dt_rank + 2 * temporal.d_state, bias=False)
+            shapes |= _linear(f"{mixer}.dt_proj{suffix}", config.dt_rank, channels)
+            shapes[f"{mixer}.A{suffix}_log"] = (channels, temporal.d_state)
+            shapes[f"{mixer}.D{suffix}"] = (channels,)
+    return shapes
+
+
+def language_shapes(llm: LanguageConfig) -> Shapes:
+    """Qwen2's tensors, Hugging Face names."""
+    width, heads, kv = llm.hidden_size, llm.num_attention_heads * llm.head_dim, llm.num_key_value_heads * llm.head_dim
+    shapes: Shapes = {"model.embed_tokens.weight": (llm.vocab_size, width), "model.norm.weight": (width,)}
+    if not llm.tie_word_embeddings:
+        shapes["lm_head.weight"] = (llm.vocab_size, width)
+    for i in range(llm.num_hidden_layers):
+        layer = f"model.layers.{i}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{layer}.{norm}.weight"] = (width,)
+        for projection, outputs in (("q_proj", heads), ("k_proj", kv), ("v_proj", kv)):
+            shapes |= _linear(f"{layer}.self_attn.{projection}", width, outputs)
+        shapes |= _linear(f"{layer}.self_attn.o_proj", heads, width, bias=False)
+        for projection in ("gate_proj", "up_proj"):
+            shapes |= _linear(f"{layer}.mlp.{projection}", width, llm.intermediate_size, bias=False)
+        shapes |= _linear(f"{layer}.mlp.down_proj", llm.intermediate_size, width, bias=False)
+    return shapes

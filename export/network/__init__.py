@@ -1,0 +1,1 @@
+"""The model in PyTorch. Everything here needs torch."""

@@ -1,0 +1,136 @@
+"""STORM's temporal encoder: bidirectional Mamba-1 layers over all visual tokens of a clip, then trained pooling.
+
+arXiv 2503.04130, section 3; the Mamba-1 block is that of arXiv 2312.00752, the two directions share `in_proj` and
+`out_proj` as in Vision Mamba (arXiv 2401.09417, "v2"). Parameter names are mamba_ssm's. This module does not know where
+tokens come from, and has no feed-forward part and no positional embedding: neither has the paper's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from storm_edge.plugins.causal_conv1d.torch_op import causal_conv1d
+from storm_edge.plugins.selective_scan.torch_op import selective_scan
+from storm_edge.runtime.config.schema import StormConfig
+
+
+class MambaMixer(nn.Module):
+    """One Mamba-1 mixer, tokens (batch, length, D) -> (batch, length, D)."""
+
+    def __init__(self, config: StormConfig):
+        super().__init__()
+        width, channels = config.llm.hidden_size, config.d_inner
+        temporal = config.temporal
+        self.state, self.dt_rank = temporal.d_state, config.dt_rank
+        self.halve_sum = temporal.halve_sum
+        self.in_proj = nn.Linear(width, 2 * channels, bias=False)
+        self.out_proj = nn.Linear(channels, width, bias=False)
+        self.suffixes = ("", "_b") if temporal.bidirectional else ("",)
+        for suffix in self.suffixes:
+            self.add_module(f"conv1d{suffix}", nn.Conv1d(channels, channels, temporal.d_conv, groups=channels))
+            self.add_module(f"x_proj{suffix}", nn.Linear(channels, self.dt_rank + 2 * self.state, bias=False))
+            self.add_module(f"dt_proj{suffix}", nn.Linear(self.dt_rank, channels))
+            # VideoMamba writes A_b_log, not A_log_b.
+            self.register_parameter(self._a_log(suffix), nn.Parameter(torch.zeros(channels, self.state)))
+            self.register_parameter(f"D{suffix}", nn.Parameter(torch.ones(channels)))
+
+    @staticmethod
+    def _a_log(suffix: str) -> str:
+        return f"A{suffix}_log"
+
+    def direction(self, x: Tensor, z: Tensor, suffix: str) -> Tensor:
+        """Convolution, scan and gate of one direction: x, z (batch, length, channels) -> the same shape."""
+        batch, channels = x.shape[0], x.shape[2]
+        conv, x_proj = self.get_submodule(f"conv1d{suffix}"), self.get_submodule(f"x_proj{suffix}")
+        dt_proj = self.get_submodule(f"dt_proj{suffix}")
+        assert isinstance(conv, nn.Conv1d)
+        assert isinstance(dt_proj, nn.Linear)
+        assert conv.bias is not None
+        reverse = suffix == "_b"
+        width = conv.kernel_size[0]
+        x, _ = causal_conv1d(
+            x, conv.weight.squeeze(1), conv.bias, x.new_zeros(batch, width - 1, channels), reverse
+        )  # (batch, length, channels)
+        dt, B, C = x_proj(x).split([self.dt_rank, self.state, self.state], dim=-1)
+        # dt_proj.bias is added inside the scan, in fp32; adding it here as well would count it twice.
+        delta = nn.functional.linear(dt, dt_proj.weight)  # (batch, length, channels)
+        A = -torch.exp(self.get_parameter(self._a_log(suffix)).float())  # (channels, state)
+        y, _ = selective_scan(
+            x,
+            delta,
+            A,
+            B,
+            C,
+            self.get_parameter(f"D{suffix}").float(),
+            z,
+            dt_proj.bias.float(),
+            torch.zeros(batch, channels, self.state, dtype=torch.float32, device=x.device),
+            reverse,
+        )
+        return y
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mix tokens (batch, length, D) along their length."""
+        x, z = self.in_proj(tokens).chunk(2, dim=-1)  # each (batch, length, channels)
+        y = self.direction(x, z, "")
+        if len(self.suffixes) == 2:
+            y = y + self.direction(x, z, "_b")
+            if self.halve_sum:
+                y = y * 0.5
+        mixed: Tensor = self.out_proj(y)
+        return mixed
+
+
+class TemporalLayer(nn.Module):
+    """X + MambaMixer(LayerNorm(X)) over tokens (batch, length, D)."""
+
+    def __init__(self, config: StormConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.llm.hidden_size, eps=config.temporal.layer_norm_eps)
+        self.mixer = MambaMixer(config)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (batch, length, D) -> the same shape."""
+        mixed: Tensor = tokens + self.mixer(self.norm(tokens))
+        return mixed
+
+
+class TemporalEncoder(nn.Module):
+    """All temporal layers and trained pooling: tokens (1, frames, N, D) -> (1, frames / k, N / p, D).
+
+    The layers scan ONE sequence: raster order inside a frame, then frame by frame. `frames` is a multiple of k.
+    """
+
+    def __init__(self, config: StormConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(TemporalLayer(config) for _ in range(config.temporal.num_layers))
+        self.grid = config.token_grid
+        self.k = config.reduction.temporal_pool
+        self.side = config.reduction.spatial_pool
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mix and pool the visual tokens of a clip."""
+        _, frames, per_frame, width = tokens.shape
+        x = tokens.reshape(1, frames * per_frame, width)
+        for layer in self.layers:
+            x = layer(x)
+        x = x.reshape(1, frames // self.k, self.k, per_frame, width).mean(dim=2)  # (1, frames / k, N, D)
+        if self.side > 1:
+            cells = self.grid // self.side
+            x = x.reshape(1, frames // self.k, cells, self.side, cells, self.side, width).mean(dim=(3, 5))
+            x = x.reshape(1, frames // self.k, cells * cells, width)
+        return x
+
+
+def keep_scan_parameters_fp32(module: nn.Module) -> None:
+    """Undo a cast to half precision for what the scan reads as f32: A_log, D and the step-size bias."""
+    for mixer in module.modules():
+        if isinstance(mixer, MambaMixer):
+            for suffix in mixer.suffixes:
+                for parameter in (
+                    mixer.get_parameter(mixer._a_log(suffix)),
+                    mixer.get_parameter(f"D{suffix}"),
+                    mixer.get_parameter(f"dt_proj{suffix}.bias"),
+                ):
+                    parameter.data = parameter.data.float()

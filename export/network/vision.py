@@ -1,0 +1,68 @@
+"""The vision encoder: normalisation, SigLIP's blocks, space-to-depth, projection to the language model's width.
+
+SigLIP itself is transformers'. The feature is a hidden state from before the last block and the final norm, as in VILA,
+so those are not run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from storm_edge.runtime.config.schema import StormConfig, VisionConfig
+
+
+def siglip_config(vision: VisionConfig) -> SiglipVisionConfig:
+    """The transformers configuration of a tower without pooling head."""
+    fields = vision.model_dump(exclude={"feature_layer"})
+    return SiglipVisionConfig(**fields, vision_use_head=False)
+
+
+class Projector(nn.Module):
+    """Space-to-depth and one Linear: features (frames, grid, grid, C) -> tokens (frames, N, D)."""
+
+    def __init__(self, config: StormConfig):
+        super().__init__()
+        self.side = config.temporal.downsample
+        features = config.vision.hidden_size * self.side**2
+        self.norm = (
+            nn.LayerNorm(features, eps=config.temporal.layer_norm_eps) if config.temporal.projector_norm else None
+        )
+        self.linear = nn.Linear(features, config.llm.hidden_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Channels of a block in the order top-left, top-right, bottom-left, bottom-right."""
+        frames, grid, _, channels = features.shape
+        if missing := -grid % self.side:
+            features = nn.functional.pad(features, (0, 0, 0, missing, 0, missing))
+        cells = (grid + missing) // self.side
+        x = features.reshape(frames, cells, self.side, cells, self.side, channels)
+        x = x.permute(0, 1, 3, 2, 4, 5).reshape(frames, cells * cells, self.side**2 * channels)
+        if self.norm is not None:
+            x = self.norm(x)
+        tokens: Tensor = self.linear(x)
+        return tokens
+
+
+class VisionEncoder(nn.Module):
+    """frames uint8 (frames, H, W, 3) -> tokens (frames, N, D), in the dtype of its parameters."""
+
+    def __init__(self, config: StormConfig):
+        super().__init__()
+        tower = SiglipVisionModel(siglip_config(config.vision))
+        self.embeddings = tower.embeddings
+        self.blocks = nn.ModuleList(list(tower.encoder.layers)[: config.vision.layers_run])
+        self.projector = Projector(config)
+        self.grid = config.vision.grid
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode every frame by itself."""
+        dtype = self.projector.linear.weight.dtype
+        # Normalised in fp32 whatever the weights' type: mean = std = 0.5 maps 0..255 to -1..1.
+        pixels = frames.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0  # (frames, 3, H, W)
+        x = self.embeddings(pixels.to(dtype))  # (frames, grid * grid, C)
+        for block in self.blocks:
+            x = block(x, attention_mask=None)
+        tokens: Tensor = self.projector(x.reshape(x.shape[0], self.grid, self.grid, x.shape[-1]))
+        return tokens

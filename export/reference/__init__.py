@@ -1,0 +1,1 @@
+"""The reference record: what PyTorch makes of a few clips."""

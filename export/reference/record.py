@@ -1,0 +1,91 @@
+"""The reference record: what PyTorch makes of a few clips in fp32, stage by stage.
+
+`storm verify` compares every engine with it, on any machine, without PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import Qwen2ForCausalLM
+
+from storm_edge.export.network.temporal import TemporalEncoder
+from storm_edge.export.network.vision import VisionEncoder
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ReferenceClip:
+    """A clip to record: frames uint8 (frames, H, W, 3), and its prompt as token ids around the video.
+
+    `newline` is the token whose embedding follows every frame's visual tokens, or None.
+    """
+
+    frames: NDArray[np.uint8]
+    before: list[int]
+    after: list[int]
+    newline: int | None = None
+
+
+def record_clips(
+    clips: list[ReferenceClip],
+    vision: VisionEncoder,
+    temporal: TemporalEncoder,
+    llm: Qwen2ForCausalLM,
+    steps: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[Arrays]:
+    """Run every clip through the whole model and generate `steps` tokens; yields its stage outputs.
+
+    Keys: frames, before, after, newline, tokens [frames, N, D], visual_tokens [1, frames / k, N / p, D], logits
+    [steps, vocabulary] (of the prompt's last position, then of every generated token but the last), greedy [steps].
+    End-of-sequence is generated like any other token, so every clip has all its steps.
+    """
+    for number, clip in enumerate(clips, 1):
+        label = f"reference clip {number} of {len(clips)}"
+        with torch.no_grad():
+            progress(f"{label}, vision and temporal")
+            tokens = vision(torch.from_numpy(clip.frames))  # (frames, N, D)
+            visual = temporal(tokens[None])  # (1, frames / k, N / p, D)
+            progress(f"{label}, {steps} tokens")
+            logits, greedy = _generate(llm, _prompt(llm, clip, visual), steps)
+        yield {
+            "frames": clip.frames,
+            "before": np.array(clip.before, dtype=np.int64),
+            "after": np.array(clip.after, dtype=np.int64),
+            "newline": np.array([] if clip.newline is None else [clip.newline], dtype=np.int64),
+            "tokens": tokens.numpy(),
+            "visual_tokens": visual.numpy(),
+            "logits": logits.numpy(),
+            "greedy": greedy.numpy(),
+        }
+
+
+def _prompt(llm: Qwen2ForCausalLM, clip: ReferenceClip, visual: Tensor) -> Tensor:
+    """Embeddings of the prompt with the visual tokens spliced in, (1, length, D)."""
+    embed = llm.get_input_embeddings()
+    before, after = (embed(torch.tensor([ids], dtype=torch.int64)) for ids in (clip.before, clip.after))
+    if clip.newline is not None:
+        newline = embed(torch.tensor([[clip.newline]])).expand(1, visual.shape[1], -1)  # (1, frames / k, D)
+        visual = torch.cat([visual, newline[:, :, None]], dim=2)  # (1, frames / k, N / p + 1, D)
+    return torch.cat([before, visual.flatten(1, 2), after], dim=1)
+
+
+def _generate(llm: Qwen2ForCausalLM, embeds: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Greedy decoding: logits (steps, vocabulary) and the ids they choose (steps,)."""
+    logits, chosen = [], []
+    cache = None
+    for _ in range(steps):
+        output = llm(inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        logits.append(output.logits[0, -1])
+        chosen.append(output.logits[0, -1].argmax())
+        embeds = llm.get_input_embeddings()(chosen[-1][None, None])
+    return torch.stack(logits), torch.stack(chosen)

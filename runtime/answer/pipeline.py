@@ -1,0 +1,246 @@
+"""From a bundle to answers: `load`, `Pipeline.open`, `Video.ask` and `Video.chat`.
+
+The language model keeps the keys and values of one token sequence. What a new prompt shares with it from the start is
+not computed again: the visual tokens of a video for each further question, the conversation for each further turn.
+A pipeline and its videos belong to one thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from storm_edge.runtime.answer.stages import VISION_BATCH, Float32, Stages, flatten_visual
+from storm_edge.runtime.bundle.engine import EngineRecord, choose_engine
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.errors import UsageError, VideoError
+from storm_edge.runtime.llm.generate import Generation
+from storm_edge.runtime.llm.prompt import ChatPrompt, Message
+from storm_edge.runtime.llm.sampling import SamplingOptions
+from storm_edge.runtime.machine.memory import peak_memory_bytes
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.video import FrameBatch, read_frames
+from storm_edge.runtime.video.reading import VideoSource
+
+DEFAULT_FRAMES = 32  # what the paper's model was trained with first
+
+
+@dataclass(frozen=True)
+class AnswerStats:
+    """What an answer took. `seconds` is by stage; those of the video were spent once, when it was opened."""
+
+    frames: int
+    visual_tokens: int
+    prompt_tokens: int
+    reused_tokens: int
+    answer_tokens: int
+    finish: str
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+
+
+class Answer:
+    """A streaming answer: iterate for its pieces; `text` and `stats` are complete when the iteration is."""
+
+    def __init__(self, generation: Generation, stats: AnswerStats):
+        self._generation, self._begun = generation, stats
+        self._decode_seconds = 0.0
+        self.text = ""
+
+    def __iter__(self) -> Iterator[str]:
+        start = time.perf_counter()
+        for piece in self._generation:
+            self._decode_seconds += time.perf_counter() - start
+            self.text += piece
+            yield piece
+            start = time.perf_counter()
+        self._decode_seconds += time.perf_counter() - start
+
+    def read(self) -> str:
+        """The whole rest of the answer at once; returns all of `text`."""
+        for _ in self:
+            pass
+        return self.text
+
+    @property
+    def stats(self) -> AnswerStats:
+        """Token counts, seconds by stage and peak memory so far."""
+        return AnswerStats(
+            **vars(self._begun)
+            | {
+                "answer_tokens": len(self._generation.ids),
+                "finish": self._generation.finish or "unfinished",
+                "seconds": self._begun.seconds | {"decode": self._decode_seconds},
+                "peak_memory_bytes": peak_memory_bytes(),
+            }
+        )
+
+
+class Pipeline:
+    """A loaded engine. Make one with `load`."""
+
+    def __init__(self, bundle: Bundle, record: EngineRecord, stages: Stages, prompt: ChatPrompt):
+        self.bundle, self.engine, self.stages, self.prompt = bundle, record, stages, prompt
+        self.newline = prompt.newline_id if bundle.config.reduction.newline_token else None
+        self._serials = itertools.count(1)
+        self._sequence: list[int] = []  # keys of the positions that the language model holds
+        self._generation: Generation | None = None
+
+    def open(
+        self,
+        source: VideoSource,
+        *,
+        frames: int | None = None,
+        fps: float | None = None,
+        sample: int | None = None,
+        timestamps: npt.ArrayLike | None = None,
+    ) -> Video:
+        """Decode and encode a video once, for any number of questions.
+
+        `source` is a local file, a folder of images, a uint8 array (T, H, W, 3), or an iterable of (seconds, frame):
+        see `read_frames`. `frames` or `fps` choose what is looked at (without either at most 32 frames, spread evenly);
+        `sample` keeps every s-th pooled frame.
+        Raises UsageError, VideoError, EngineError.
+        """
+        config = self.bundle.config
+        if sample is not None and sample < 1:
+            raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
+        sample = sample or config.reduction.sample
+        by_default = frames is None and fps is None
+        if by_default:
+            frames = DEFAULT_FRAMES
+        if frames is not None:
+            self._check_budget(frames, sample)
+        seconds = {"video decode": 0.0, "vision": 0.0, "temporal": 0.0}
+        batches = read_frames(
+            source, size=config.vision.image_size, frames=frames, fps=fps, batch=VISION_BATCH, timestamps=timestamps
+        )
+        tokens, times = [], []
+        start = time.perf_counter()
+        count = 0
+        for batch in _without_repeats(batches) if by_default else batches:
+            seconds["video decode"] += (decoded := time.perf_counter()) - start
+            count += len(batch.frames)
+            self._check_budget(count, sample)
+            tokens.append(self.stages.vision(batch.frames))  # (n, N, D)
+            times.append(batch.timestamps)
+            seconds["vision"] += (start := time.perf_counter()) - decoded
+        if not tokens:
+            raise VideoError("the video has no frames: give one with at least one.")
+        start = time.perf_counter()
+        visual = self.stages.temporal(np.concatenate(tokens))[:, ::sample]  # (1, kept, N / p, D)
+        seconds["temporal"] = time.perf_counter() - start
+        rows = flatten_visual(self.stages.decoder, visual, self.newline)
+        return Video(self, next(self._serials), rows, np.concatenate(times), seconds)
+
+    def _check_budget(self, frames: int, sample: int) -> None:
+        config, capacity = self.bundle.config, self.stages.decoder.capacity
+        needed = config.visual_tokens(frames, sample)
+        if needed >= capacity:
+            raise UsageError(
+                f"{frames} frames make {needed} visual tokens, the language model holds {capacity} with question and"
+                " answer: take fewer frames, or add temporal sampling (sample=2 halves the tokens)."
+            )
+
+    def _prefill(self, video: Video, messages: list[Message]) -> tuple[npt.NDArray[np.float32], int, int]:
+        """Bring the language model to a prompt's end: logits, the prompt's length, and how much of it was reused."""
+        llm = self.stages.decoder
+        ids = self.prompt.render(messages)
+        # Positions of text are their token id, those of a video a negative number that no other video has.
+        visual = [-(video.serial << 32) - i for i in range(len(video.rows))]
+        keys = [*ids.before, *visual, *ids.after]
+        if len(keys) >= llm.capacity:
+            raise UsageError(
+                f"the prompt has {len(keys)} tokens, {len(visual)} of them visual, the language model holds"
+                f" {llm.capacity} with the answer: shorten the question, take fewer frames or add temporal sampling."
+            )
+        held = (self._sequence + (self._generation.ids if self._generation else []))[: llm.position]
+        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(held, keys, strict=False)))
+        prefix = len(ids.before) + len(visual)
+        if len(messages) == 1:
+            # Reusing a part of the question would change the last bits with what was asked before.
+            shared = min(shared, prefix)
+        shared = min(shared, len(keys) - 1)  # the last position is needed for its logits
+        llm.rewind(shared)
+        self._sequence, self._generation = keys[:shared], None
+        if shared < prefix:
+            llm.append(np.concatenate([llm.embed(ids.before), video.rows])[shared:])
+        self._sequence = keys[: llm.position]
+        logits = llm.append(llm.embed(ids.after)[llm.position - prefix :])
+        self._sequence = keys
+        return logits, len(keys), shared
+
+    def answer(self, video: Video, messages: list[Message], options: SamplingOptions) -> Answer:
+        """Start answering a conversation about a video; the tokens are computed while the answer is iterated."""
+        start = time.perf_counter()
+        logits, length, reused = self._prefill(video, messages)
+        self._generation = Generation(self.stages.decoder, self.prompt, logits, options)
+        stats = AnswerStats(
+            frames=len(video.timestamps),
+            visual_tokens=len(video.rows),
+            prompt_tokens=length,
+            reused_tokens=reused,
+            answer_tokens=0,
+            finish="unfinished",
+            seconds=video.seconds | {"prefill": time.perf_counter() - start},
+            peak_memory_bytes=0,
+        )
+        return Answer(self._generation, stats)
+
+
+def _without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
+    """Leave out frames shown again, so that an image is one frame and a short clip is as long as it is."""
+    last = -np.inf
+    for batch in batches:
+        new = np.diff(batch.timestamps, prepend=last) > 0
+        last = batch.timestamps[-1]
+        if new.any():
+            yield FrameBatch(batch.frames[new], batch.timestamps[new])
+
+
+class Video:
+    """An encoded video: ask about it, or chat. `timestamps` (T,) are the seconds that were looked at."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        serial: int,
+        rows: Float32,
+        timestamps: npt.NDArray[np.float64],
+        seconds: dict[str, float],
+    ):
+        self._pipeline, self.serial, self.rows = pipeline, serial, rows
+        self.timestamps, self.seconds = timestamps, seconds
+        self._turns: list[tuple[str, Answer]] = []
+
+    def ask(self, question: str, options: SamplingOptions | None = None) -> Answer:
+        """Ask one question by itself; raises UsageError where it does not fit."""
+        return self._pipeline.answer(self, [Message("user", question, video=True)], options or SamplingOptions())
+
+    def chat(self, text: str, options: SamplingOptions | None = None) -> Answer:
+        """Continue the conversation of earlier `chat` calls with what was read of their answers."""
+        messages = []
+        for question, answer in self._turns:
+            messages += [Message("user", question), Message("assistant", answer.text)]
+        messages.append(Message("user", text))
+        messages[0] = Message("user", messages[0].text, video=True)
+        answer = self._pipeline.answer(self, messages, options or SamplingOptions())
+        self._turns.append((text, answer))
+        return answer
+
+
+def load(path: str | Path, engine: str | None = None, *, threads: int | None = None) -> Pipeline:
+    """Load a bundle's engine: the named one, or the newest verified one for this machine; see `Pipeline.engine`.
+
+    Raises BundleError, EngineError, or UsageError for an unknown name.
+    """
+    bundle = Bundle.open(path)
+    record = choose_engine(bundle, engine, probe().targets)
+    prompt = ChatPrompt.open(bundle.path(bundle.manifest.tokenizer))
+    return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt)

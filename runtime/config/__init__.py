@@ -1,0 +1,1 @@
+"""The shape of a STORM model, and the named sizes."""

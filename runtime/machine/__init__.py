@@ -1,0 +1,1 @@
+"""Which machine this is, what the targets are, and what runs here."""

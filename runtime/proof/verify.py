@@ -1,0 +1,233 @@
+"""`storm verify`: run an engine on the reference clips and compare every stage with what PyTorch made of them.
+
+Three figures a stage, because each alone can be fooled: cosine ignores scale, the norm ratio ignores direction, both
+ignore a single wrong element. Needs neither PyTorch nor onnx, so it runs on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from storm_edge.runtime.answer.stages import Stages, flatten_visual, load_onnxruntime_decoder
+from storm_edge.runtime.bundle.engine import SIMULATED, CheckResult, EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.errors import BundleError, EngineError, ParityError
+from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.sessions.base import to_host
+from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a precision is allowed. `error` is the largest difference over the largest reference value."""
+
+    cosine: float
+    norm_ratio: float  # distance from 1
+    error: float
+    tokens: float  # share of greedy tokens that must agree
+    tie: float = 0.0  # a token is left out whose two best reference logits differ by less than this share of the best
+
+
+LIMITS: dict[str, Limits] = {
+    # Different summation orders of the same fp32 arithmetic: measured differences are below 1e-5. Every token agrees.
+    "fp32": Limits(cosine=0.999999, norm_ratio=1e-4, error=1e-3, tokens=1.0),
+    # 11 bits: storm-mini's stages measure 1 - 3e-7, 4e-5 and 1e-3; deeper towers add up more roundings.
+    "fp16": Limits(cosine=0.9999, norm_ratio=2e-3, error=1e-2, tokens=0.99, tie=0.01),
+    # 8 bits: eight times fp16's rounding, so 64 times its squared error.
+    "bf16": Limits(cosine=0.999, norm_ratio=1e-2, error=8e-2, tokens=0.98, tie=0.05),
+    # 255 steps over each tensor's range, or each block of a language model's weights: storm-mini measures 0.9995, 6e-3
+    # and 0.08 in the encoders (most where a clip leaves the calibrated range), 0.9992, 7e-4 and 0.06 in the decoder.
+    # A kernel whose sums overflow measures 0.996. Tokens between which bf16 could not choose are left out here too.
+    "int8": Limits(cosine=0.998, norm_ratio=1e-2, error=0.12, tokens=0.95, tie=0.05),
+    # 3 bits of mantissa: up to 1/16 off in every weight and activation, whatever the range. storm-mini's vision tower
+    # measures 0.9965, 0.013 and 0.13.
+    "fp8": Limits(cosine=0.995, norm_ratio=2e-2, error=0.2, tokens=0.95, tie=0.1),
+}
+# The same for the language model.
+LLM_LIMITS: dict[str, Limits] = LIMITS | {
+    # storm-mini's random weights measure 0.9895, 2e-3, 0.20 and 0.93, the demo's trained 0.9995, 0.021, 0.13 and 1.
+    "fp8": Limits(cosine=0.98, norm_ratio=4e-2, error=0.3, tokens=0.9, tie=0.1),
+    # 16 levels for a block of weights are 8% of noise in every product of random weights, the hardest there are:
+    # storm-mini's logits measure 0.92 to 0.96, 1e-2 and 0.54, and no choice between tokens nearer than that can be held
+    # against it. The demo's trained model measures 0.992, 0.052 and 0.38, and docs/quantization.md how often it is
+    # right. This finds wrong blocks and scales, and says little of answers: `storm eval` measures those.
+    "int4": Limits(cosine=0.88, norm_ratio=0.1, error=0.7, tokens=0.7, tie=0.3),
+}
+
+
+def verify(
+    bundle: Bundle,
+    record: EngineRecord,
+    *,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[CheckResult]:
+    """Compare every stage, given the reference's input, then the whole chain once; returns a row per figure."""
+    stages = Stages.load(bundle, record, threads=threads)
+    results: list[CheckResult] = []
+    for name in bundle.manifest.clips:
+        progress(name)
+        clip = _read_clip(bundle, name)
+        label = name.removeprefix("reference/").removesuffix(".safetensors")
+        results.extend(_check_clip(stages, label, clip, record))
+        if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
+            results.extend(_check_chain(stages, label, clip, record))
+    return results
+
+
+def verify_prepared(bundle: Bundle, record: EngineRecord, *, threads: int | None = None) -> list[CheckResult]:
+    """Run what ONNX Runtime can of a prepared engine's graphs and compare it with the reference, never with each other.
+
+    It has fp16 kernels on a CPU but no bf16 ones, and without function bodies it needs the native operators; a stage it
+    cannot load gives no rows. Of the decoder that is one made for ONNX Runtime.
+    """
+    results: list[CheckResult] = []
+    for stage, given, expected in (("vision", "frames", "tokens"), ("temporal", "tokens", "visual_tokens")):
+        graph = record.graphs.get(stage)  # type: ignore[call-overload]
+        if graph is None or record.precision not in _NUMPY:
+            continue
+        try:
+            session = OnnxRuntimeSession(bundle.path(graph), threads, literal=record.precision in ("int8", "fp8"))
+        except EngineError:
+            continue
+        for name in bundle.manifest.clips:
+            clip = _read_clip(bundle, name)
+            label = name.removeprefix("reference/").removesuffix(".safetensors")
+            source = clip[given] if stage == "vision" else clip[given][None].astype(_NUMPY[record.precision])
+            ours = session.run(**{given: source})[expected]
+            results.extend(_compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
+    if record.llm_api == "onnxruntime" and "decoder" in record.graphs:
+        embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
+        try:
+            llm = load_onnxruntime_decoder(bundle, record, embedding, threads)
+        except EngineError:
+            return results
+        for name in bundle.manifest.clips:
+            clip = _read_clip(bundle, name)
+            label = name.removeprefix("reference/").removesuffix(".safetensors")
+            limits = LLM_LIMITS[record.llm_precision]
+            results.extend(_check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
+    return results
+
+
+def require(results: list[CheckResult], name: str) -> None:
+    """Raise ParityError naming the worst failing row, if any row fails."""
+    failed = [r for r in results if not r.passed]
+    if failed:
+        first = failed[0]
+        raise ParityError(
+            f"engine {name} differs from the checkpoint: {len(failed)} of {len(results)} checks failed,"
+            f" first {first.stage} {first.metric} = {first.value:.6g} (limit {first.limit:.6g}) on {first.clip}:"
+            f" do not use it; {_advice(name, first.stage)}."
+        )
+
+
+def _advice(name: str, stage: str) -> str:
+    """What to do about an engine whose `stage` fails first."""
+    encoders, _, llm = name.removesuffix(SIMULATED).partition("-llm-")
+    if stage != "decoder" and encoders.endswith(("-int8", "-fp8")):
+        return (
+            "record clips like those it was calibrated on with `storm export --clips`, and leave the layers that cost"
+            " most in floating point with `storm calibrate --analyze --max-loss 0.05`"
+        )
+    llm = llm or encoders.rpartition("-")[2]  # named once where both have the same
+    if stage == "decoder" and llm == "fp8":
+        return "calibrate on clips like those it will see with `storm calibrate --llm`, or take --llm-precision bf16"
+    if stage == "decoder" and llm == "int4":
+        return "scale its weights with `storm calibrate --awq`, or take --llm-precision int8"
+    return "build it again, or report it if that does not help"
+
+
+def _check_clip(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
+    tokens = stages.vision(clip["frames"])
+    yield from _compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
+    visual = stages.temporal(clip["tokens"])
+    yield from _compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
+    yield from _check_decoder(
+        stages.decoder, label, "decoder", clip, clip["visual_tokens"], LLM_LIMITS[record.llm_precision]
+    )
+
+
+def _check_chain(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
+    """From frames to tokens with each stage fed by the one before it."""
+    visual = stages.temporal(stages.vision(clip["frames"]))
+    yield from _compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
+    # The decoder is given what the encoders made, so what they are allowed, it is.
+    limits = _looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
+    yield from _check_decoder(stages.decoder, label, "chain decoder", clip, visual, limits)
+
+
+def _looser(a: Limits, b: Limits) -> Limits:
+    return Limits(
+        min(a.cosine, b.cosine),
+        max(a.norm_ratio, b.norm_ratio),
+        max(a.error, b.error),
+        min(a.tokens, b.tokens),
+        max(a.tie, b.tie),
+    )
+
+
+def _check_decoder(
+    llm: LanguageModel, label: str, stage: str, clip: Arrays, visual: NDArray[np.float32], limits: Limits
+) -> Iterator[CheckResult]:
+    """Prefill the prompt, then feed the reference's tokens one by one and compare logits and choices at every step."""
+    newline = int(clip["newline"][0]) if clip["newline"].size else None
+    before, after = (llm.embed(clip[key].tolist()) for key in ("before", "after"))
+    llm.rewind(0)
+    rows = [llm.append(np.concatenate([before, flatten_visual(llm, visual, newline), after]))]
+    rows += [llm.append(llm.embed([int(token)])) for token in clip["greedy"][:-1]]
+    logits = np.stack(rows)  # (steps, vocabulary)
+    yield from _compare(label, stage, logits, clip["logits"], limits)
+    best, second = np.sort(clip["logits"], axis=1)[:, -1:-3:-1].T  # each (steps,)
+    decided = best - second >= limits.tie * np.abs(best)
+    agreeing = float(np.mean((logits.argmax(axis=1) == clip["greedy"])[decided])) if decided.any() else 1.0
+    yield CheckResult(
+        clip=label,
+        stage=stage,
+        metric="greedy tokens",
+        value=agreeing,
+        limit=limits.tokens,
+        passed=agreeing >= limits.tokens,
+    )
+
+
+def _compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], limits: Limits) -> Iterator[CheckResult]:
+    if ours.shape != theirs.shape:
+        raise ParityError(
+            f"{stage} gives shape {list(ours.shape)} on {clip}, the reference has {list(theirs.shape)}: build it again."
+        )
+    a, b = to_host(ours).astype(np.float64).ravel(), theirs.astype(np.float64).ravel()
+    norms = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    cosine = float(a @ b) / max(norms[0] * norms[1], 1e-300)
+    ratio = abs(norms[0] / max(norms[1], 1e-300) - 1)
+    error = float(np.abs(a - b).max()) / max(float(np.abs(b).max()), 1e-300)
+    for metric, value, limit, passed in (
+        ("cosine", cosine, limits.cosine, cosine >= limits.cosine),
+        ("norm ratio - 1", ratio, limits.norm_ratio, ratio <= limits.norm_ratio),
+        ("max error", error, limits.error, error <= limits.error),
+    ):
+        # A NaN compares false with everything, so it fails.
+        yield CheckResult(clip=clip, stage=stage, metric=metric, value=value, limit=limit, passed=passed)
+
+
+def _read_clip(bundle: Bundle, name: str) -> Arrays:
+    path = bundle.path(name)
+    try:
+        clip: Arrays = load_file(path)
+        return {key: clip[key] for key in (*_CLIP_KEYS,)}
+    except (SafetensorError, OSError, KeyError) as e:
+        raise BundleError(f"{path} is damaged ({e}): copy the bundle again or repeat `storm export`.") from e
+
+
+_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.float16, "fp8": np.float16}  # of a prepared graph's inputs
+_CLIP_KEYS = ("frames", "before", "after", "newline", "tokens", "visual_tokens", "logits", "greedy")

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from storm_edge.export.build.options import BuildOptions
+from storm_edge.export.build.prepare import prepare
+from storm_edge.export.build.tensorrt import compile as module
+from storm_edge.export.build.tensorrt.compile import compile_graph
+from storm_edge.export.build.tensorrt.compile_child import classify
+from storm_edge.export.build.tensorrt.compile_job import CompileJob
+from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.runtime.bundle.engine import Shapes
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle
+from storm_edge.runtime.errors import BuildError
+
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
+)
+
+
+def job(graph: Path, tmp_path: Path, sm: int, **changes: object) -> CompileJob:
+    fields = {"api": "tensorrt_rtx", "graph": str(graph), "engine": str(tmp_path / "out.engine"), "profiles": {}}
+    return CompileJob.model_validate(fields | {"compute_capabilities": [sm]} | changes)
+
+
+def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Let `body` run in the place of the child process."""
+    script = tmp_path / "python"
+    script.write_text(f"#!{sys.executable}\n{body}\n")
+    os.chmod(script, 0o755)
+    monkeypatch.setattr(module.sys, "executable", str(script))
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("precision", "llm_precision", "sm"), [("fp16", "bf16", 86), ("bf16", "fp16", 89), ("fp16", "int4", 120)]
+)
+def test_tensorrt_for_rtx_compiles_every_prepared_graph(
+    precision: str,
+    llm_precision: str,
+    sm: int,
+    bundle: Path,
+    copy_of,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    options = BuildOptions(max_length=1024, max_frames=16)
+    graphs, _ = prepare(opened, "rtx", precision, llm_precision, (10, 15), options)
+    for stage in STAGES:
+        result = compile_graph(job(opened.path(graphs[stage]), tmp_path, sm, profiles=profiles(opened, options)[stage]))
+        assert result.engine_bytes == (tmp_path / "out.engine").stat().st_size > 10_000
+        assert result.peak_memory_bytes > 2**20
+        assert result.failure is None
+
+
+@needs_rtx
+def test_the_form_for_tensorrt_10_3_compiles_as_well(bundle: Path, copy_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    opened = Bundle.open(copy_of(bundle))
+    options = BuildOptions(max_frames=16)
+    graphs, _ = prepare(opened, "orin", "fp16", "bf16", (10, 7), BuildOptions(stages=("vision", "temporal")))
+    model = onnx.load(opened.path(graphs["vision"]), load_external_data=False)
+    assert (model.opset_import[0].version, "Attention" in {n.op_type for n in model.graph.node}) == (20, False)
+    for stage in graphs:
+        compile_graph(job(opened.path(graphs[stage]), tmp_path, 86, profiles=profiles(opened, options)[stage]))
+    stripped, _ = prepare(opened, "orin3", "fp16", "bf16", (10, 3), BuildOptions(stages=("temporal",)))
+    assert not onnx.load(opened.path(stripped["temporal"]), load_external_data=False).functions
+
+
+@needs_rtx
+def test_attention_without_a_fused_kernel_is_a_missing_tactic(tmp_path: Path) -> None:
+    q, k, v, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4, 64, 32]) for n in "qkvy")
+    graph = helper.make_graph([helper.make_node("Attention", ["q", "k", "v"], ["y"])], "g", [q, k, v], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11), tmp_path / "g.onnx")
+    with pytest.raises(BuildError, match=r"cannot compile g\.onnx \(tactic: .*choose another --precision"):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86))
+    assert not (tmp_path / "out.engine").exists()
+
+
+@needs_rtx
+def test_an_operator_nobody_has_a_plugin_for_is_told_apart(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Nothing", ["x"], ["y"], domain="storm")], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("storm", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "g.onnx")
+    with pytest.raises(BuildError, match=r"\(plugin: .*make plugin"):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86))
+    with pytest.raises(BuildError, match=r"\(plugin: .*missing\.so cannot be loaded"):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86, plugins=["missing.so"]))
+
+
+def test_a_missing_package_names_where_to_get_it(tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed here")
+    with pytest.raises(BuildError, match=r"missing package: .*JetPack's package on a Jetson"):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86, api="tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", r"\(memory: the system ended the builder"),
+        ("import os; os.abort()", r"\(build: the builder ended by SIGABRT"),
+        ("raise SystemExit('no room left')", r"\(build: the builder ended with exit status 1; no room left"),
+    ],
+)
+def test_a_builder_that_dies_is_one_line(
+    body: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder(tmp_path, monkeypatch, body)
+    with pytest.raises(BuildError, match=words):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86))
+
+
+def test_a_builder_with_much_to_say_is_not_stopped_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder(tmp_path, monkeypatch, "import sys; sys.stderr.write(10**6 * 'x' + ' the end'); sys.exit(1)")
+    with pytest.raises(BuildError, match="the end"):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86))
+
+
+def test_who_stops_a_build_stops_the_builder_and_keeps_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder(tmp_path, monkeypatch, "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    seen: list[int] = []
+
+    def stop(line: str) -> None:
+        seen.append(int(line.split()[-1]))
+        (tmp_path / "out.engine").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86), stop)
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0], 0)
+    assert not (tmp_path / "out.engine").exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Requested size was 4294967296 bytes. [defaultAllocator] out of memory", "memory"),
+        ("Plugin not found, are the plugin name, version, and namespace correct?", "plugin"),
+        ("Could not find any implementation for node {ForeignNode[...]}", "tactic"),
+        ("Networks with HW-specific datatypes: fp8_e4m3 can't be built for SM 8.6", "type"),
+        ("something new", "build"),
+    ],
+)
+def test_the_builders_words_are_told_apart(message: str, kind: str) -> None:
+    assert classify([message], "build") == kind
+
+
+def test_profiles_follow_the_bundle_and_the_options(bundle: Path) -> None:
+    made = profiles(Bundle.open(bundle), BuildOptions(max_frames=30))
+    # The last group of four is filled up, so 30 frames are 32.
+    assert made["temporal"]["tokens"] == Shapes(min=[1, 4, 16, 128], opt=[1, 32, 16, 128], max=[1, 32, 16, 128])
+    assert made["vision"]["frames"].max == [16, 64, 64, 3]
+    assert made["decoder"]["inputs_embeds"].max == [1, 256, 128]

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from storm_edge.demo.encode import encode_video
+from storm_edge.runtime import SamplingOptions, load
+from storm_edge.runtime.answer.pipeline import Pipeline
+from storm_edge.runtime.errors import EngineError, UsageError, VideoError
+
+SHORT = SamplingOptions(max_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundle: Path) -> Pipeline:
+    return load(bundle)
+
+
+def frames(count: int, seed: int = 0, size: int = 64) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def fresh_answer(bundle: Path, clip: NDArray[np.uint8], question: str) -> tuple[str, list[int]]:
+    answer = load(bundle).open(clip).ask(question, SHORT)
+    return answer.read(), answer._generation.ids
+
+
+def test_loading_says_which_engine_was_chosen(pipeline: Pipeline) -> None:
+    assert pipeline.engine.name == "cpu-fp32"
+
+
+def test_an_unknown_engine_is_refused_with_those_that_exist(bundle: Path) -> None:
+    with pytest.raises(UsageError, match=r"no engine 'orin-fp8' \(it has: cpu-fp32\)"):
+        load(bundle, "orin-fp8")
+
+
+def test_a_second_question_reuses_the_visual_prefix_and_answers_as_a_fresh_pipeline_does(
+    pipeline: Pipeline, bundle: Path
+) -> None:
+    clip = frames(8)
+    video = pipeline.open(clip)
+    video.ask("What is this?", SHORT).read()
+    second = video.ask("Which way does it move?", SHORT)
+    text = second.read()
+    assert second.stats.reused_tokens > second.stats.visual_tokens == 32
+    assert video.ask("What is this?", SHORT).stats.reused_tokens == second.stats.reused_tokens
+    assert (text, second._generation.ids) == fresh_answer(bundle, clip, "Which way does it move?")
+
+
+def test_two_videos_take_turns_without_seeing_each_other(pipeline: Pipeline, bundle: Path) -> None:
+    one, two = frames(8, 1), frames(8, 2)
+    videos = pipeline.open(one), pipeline.open(two)
+    for video, clip in zip((*videos, *videos), (one, two, one, two), strict=True):
+        answer = video.ask("What happens?", SHORT)
+        assert (answer.read(), answer._generation.ids) == fresh_answer(bundle, clip, "What happens?")
+
+
+def test_a_chat_continues_the_conversation(pipeline: Pipeline) -> None:
+    video = pipeline.open(frames(8, 3))
+    first = video.chat("What is this?", SHORT)
+    first.read()
+    second = video.chat("And then?", SHORT)
+    second.read()
+    assert second.stats.prompt_tokens > first.stats.prompt_tokens
+    assert second.stats.reused_tokens >= first.stats.prompt_tokens - 1
+    written = pipeline.prompt.decode(key for key in pipeline._sequence if key >= 0)
+    assert all(part in written for part in ("What is this?", first.text.strip(), "And then?"))
+
+
+def test_an_answer_that_is_not_read_to_its_end_does_not_spoil_the_next(pipeline: Pipeline, bundle: Path) -> None:
+    clip = frames(8, 4)
+    video = pipeline.open(clip)
+    next(iter(video.ask("What is this?", SHORT)))
+    answer = video.ask("Which way?", SHORT)
+    assert (answer.read(), answer._generation.ids) == fresh_answer(bundle, clip, "Which way?")
+
+
+def test_a_length_that_is_no_multiple_of_k_repeats_the_last_frame(pipeline: Pipeline) -> None:
+    clip = frames(6)
+    padded = np.concatenate([clip, clip[-1:], clip[-1:]])
+    video = pipeline.open(clip)
+    assert len(video.timestamps) == 6
+    np.testing.assert_array_equal(video.rows, pipeline.open(padded).rows)
+
+
+def test_an_image_is_one_frame_and_a_short_clip_as_long_as_it_is(pipeline: Pipeline, tmp_path: Path) -> None:
+    encode_video(tmp_path / "short.mp4", frames(5))
+    assert len(pipeline.open(tmp_path / "short.mp4").timestamps) == 5
+    assert len(pipeline.open(frames(1)).timestamps) == 1
+    assert len(pipeline.open(frames(5), frames=8).timestamps) == 8  # asked for, so given
+
+
+def test_sampling_keeps_every_other_pooled_frame(pipeline: Pipeline) -> None:
+    clip = frames(16)
+    every = pipeline.open(clip).rows.reshape(4, 16, -1)
+    np.testing.assert_array_equal(pipeline.open(clip, sample=2).rows.reshape(2, 16, -1), every[::2])
+
+
+def test_a_file_and_its_frames_from_memory_look_alike(pipeline: Pipeline, tmp_path: Path) -> None:
+    clip = frames(16, 3, size=96)
+    path = tmp_path / "clip.mp4"
+    encode_video(path, clip, fps=8, codec="libx264rgb", options={"qp": "0"})
+    video = pipeline.open(path, frames=8)
+    memory = pipeline.open(clip, frames=8, timestamps=np.arange(16) / 8)
+    np.testing.assert_allclose(video.timestamps, memory.timestamps)
+    np.testing.assert_array_equal(video.rows, memory.rows)
+
+
+def test_frames_may_come_one_by_one_with_their_timestamps(pipeline: Pipeline) -> None:
+    clip = frames(8, 5)
+    video = pipeline.open(((i / 4, frame) for i, frame in enumerate(clip)), fps=4)
+    np.testing.assert_allclose(video.timestamps, np.arange(8) / 4)
+    np.testing.assert_array_equal(video.rows, pipeline.open(clip).rows)
+
+
+def test_more_frames_than_the_buffers_hold_are_refused_before_decoding(pipeline: Pipeline) -> None:
+    with pytest.raises(UsageError, match="4000 frames make 16000 visual tokens, the language model holds 8192"):
+        pipeline.open("missing.mp4", frames=4000)
+
+
+def test_more_frames_than_the_buffers_hold_are_refused_while_they_come(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(pipeline.stages.decoder), "capacity", property(lambda _: 128))
+    endless = ((i / 30, frame) for i in range(10**9) for frame in frames(1))
+    with pytest.raises(UsageError, match="visual tokens, the language model holds 128"):
+        pipeline.open(endless, fps=30)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_and_the_next_is_answered(pipeline: Pipeline) -> None:
+    video = pipeline.open(frames(4))
+    with pytest.raises(UsageError, match=r"the prompt has \d+ tokens, 16 of them visual, .* holds 8192"):
+        video.ask("why " * 9000)
+    assert video.ask("why", SHORT).stats.prompt_tokens < 100
+
+
+def test_an_answer_streams_and_then_says_what_it_took(pipeline: Pipeline) -> None:
+    answer = pipeline.open(frames(8)).ask("What?", SHORT)
+    assert answer.stats.finish == "unfinished"
+    pieces = list(answer)
+    stats = answer.stats
+    assert "".join(pieces) == answer.text
+    assert (stats.finish, stats.answer_tokens, stats.frames, stats.visual_tokens) == ("length", 6, 8, 32)
+    assert set(stats.seconds) == {"video decode", "vision", "temporal", "prefill", "decode"}
+    assert all(value > 0 for value in stats.seconds.values())
+    assert stats.peak_memory_bytes > 2**20
+
+
+def test_bad_arguments_are_usage_errors(pipeline: Pipeline) -> None:
+    for wrong in ({"sample": 0}, {"frames": 0}, {"frames": 4, "fps": 1.0}, {"fps": -1.0}):
+        with pytest.raises(UsageError):
+            pipeline.open(frames(4), **wrong)  # type: ignore[arg-type]
+    with pytest.raises((UsageError, VideoError)):
+        pipeline.open(iter(()), fps=1)
+
+
+def test_a_bundle_without_engines_names_the_command(bundle: Path, copy_of) -> None:  # type: ignore[no-untyped-def]
+    import shutil
+
+    copy = copy_of(bundle)
+    shutil.rmtree(copy / "engines")
+    with pytest.raises(EngineError, match=r"has no engines.*storm build .*--target cpu"):
+        load(copy)
