@@ -77,7 +77,7 @@ class Analysis:
 def fp32_decoder(bundle: Bundle, threads: int | None) -> OnnxRuntimeDecoder:
     """The bundle's language model in fp32."""
     if bundle.manifest.dtype == "float32":
-        return _decoder(bundle, bundle.path(bundle.manifest.graphs["decoder"].file), threads)
+        return _decoder(bundle, bundle.graph("decoder"), threads)
     return decoder_of(bundle, *fp32_graph(bundle, "decoder", {}), threads)
 
 
@@ -92,5 +92,5 @@ def decoder_of(
 
 def _decoder(bundle: Bundle, path: Path, threads: int | None) -> OnnxRuntimeDecoder:
     llm = bundle.config.llm
-    embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
+    embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
     return OnnxRuntimeDecoder(path, llm, embedding, max_length=llm.max_position_embeddings, threads=threads)

@@ -38,12 +38,12 @@ from storm_edge.runtime.bundle.calibration import (
     LayerChoice,
     Layers,
     Range,
-    calibration_folder,
     graph_identity,
 )
 from storm_edge.runtime.bundle.manifest import Bundle, Stage, to_json
-from storm_edge.runtime.bundle.publish import lock, staging
+from storm_edge.runtime.bundle.publish import lock, publish_folder
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.machine.user_folders import cache_folder
 
 MIN_SAMPLES = 8
 SENSITIVITY, PICTURE = "sensitivity.json", "sensitivity.png"
@@ -81,9 +81,9 @@ def calibrate(
         raise UsageError(f"{name!r} cannot name a calibration: give letters, digits, - and _ with --name.")
     if analysis is not None:
         require_matplotlib()
-    folder = calibration_folder(bundle, name)
     progress("load")
-    with lock(bundle.root / FOLDER):
+    bundle.check_once(detail)
+    with lock(bundle.root, FOLDER, progress):
         scales: Scales = {}
         smoothing = None
         if smooth is not None:
@@ -91,7 +91,7 @@ def calibrate(
             smoothing = smooth.run(bundle, clips, method, threads, detail)
             scales = smoothing.scales
         with Observer(bundle, threads, scales) as observer:
-            kept = bundle.root / FOLDER / f".{name}.observed.safetensors"
+            kept = cache_folder() / "observed" / f"{bundle.sha256[:32]}-{name}.safetensors"
             progress("observe")
             seen = count(observer, clips, samples, kept, _identity(bundle, scales), detail)
             progress("find ranges")
@@ -117,7 +117,7 @@ def calibrate(
         if scaling is not None or language is not None:
             about["decoder"] = graph_identity(bundle, "decoder")
         about |= {"data": seen.digest, "method": method, "samples": str(seen.clips)}
-        with staging(folder) as staged:
+        with publish_folder(bundle.root, f"{FOLDER}/{name}") as staged:
             arrays = {
                 f"{stage}/{tensor}": np.array([x.low, x.high, x.int8, x.largest], np.float32)
                 for stage, of_stage in ranges.items()
@@ -139,7 +139,7 @@ def calibrate(
                 _write_json(staged / SENSITIVITY, sensitivity.as_json() | {"scheme": analysis.scheme})
                 draw_sensitivity(sensitivity, f"calibration {name}, {analysis.scheme}", staged / PICTURE)
         kept.unlink(missing_ok=True)
-    return folder
+    return bundle.root / FOLDER / name
 
 
 def _identity(bundle: Bundle, scales: Scales) -> str:

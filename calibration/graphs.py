@@ -19,7 +19,7 @@ VISION_BATCH = 8  # frames
 
 def fp32_graph(bundle: Bundle, stage: Stage, scales: Scales) -> tuple[onnx.ModelProto, dict[str, Reader]]:
     """A stage's graph and the readers of its weights."""
-    loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
+    loaded = load_model(bundle.graph(stage))
     model, readers = loaded.model, dict(loaded.tensors)
     if bundle.manifest.dtype != "float32":
         widen(model, readers)

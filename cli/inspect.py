@@ -34,13 +34,16 @@ def command(bundle: Path, as_json: bool) -> None:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The facts of a bundle, ready for JSON."""
+    from storm_edge.runtime.bundle.contents import unlisted_files
     from storm_edge.runtime.bundle.engine import engine_names, read_engine
+    from storm_edge.runtime.bundle.trust import is_ours
 
     manifest, config = bundle.manifest, bundle.config
     engines = {}
     for name in engine_names(bundle):
         record = read_engine(bundle, name)
         engines[name] = f"{record.state} {record.created}, " + ("verified" if record.verified else "NOT verified")
+        engines[name] += "" if is_ours(record) else ", not built by you on this machine"
     return {
         "bundle": str(bundle.root),
         "schema": manifest.schema_version,
@@ -58,6 +61,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "versions": manifest.versions,
         "calibrations": _calibrations(bundle) or "none: storm calibrate",
         "engines": engines or "none: storm build",
+        "not listed, and never read": ", ".join(unlisted_files(bundle)) or "nothing",
     }
 
 

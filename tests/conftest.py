@@ -18,6 +18,16 @@ from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.config.schema import StormConfig
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Cache and secret of a user of the tests' own: they neither read nor write the real one's."""
+    folder = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def config() -> StormConfig:
     return preset("storm-mini")

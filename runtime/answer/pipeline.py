@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.answer.stages import VISION_BATCH, Float32, Stages, flatten_visual
-from storm_edge.runtime.bundle.engine import EngineRecord, choose_engine
+from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
@@ -235,12 +236,25 @@ class Video:
         return answer
 
 
-def load(path: str | Path, engine: str | None = None, *, threads: int | None = None) -> Pipeline:
+def load(
+    path: str | Path,
+    engine: str | None = None,
+    *,
+    threads: int | None = None,
+    check: bool = True,
+    trust_engines: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Pipeline:
     """Load a bundle's engine: the named one, or the newest verified one for this machine; see `Pipeline.engine`.
 
+    With `check`, every file that was not read on this machine as it is now is hashed, and `progress` told its name.
+    Engines that somebody else built, or another machine, are loaded with `trust_engines` only.
     Raises BundleError, EngineError, or UsageError for an unknown name.
     """
     bundle = Bundle.open(path)
-    record = choose_engine(bundle, engine, probe().targets)
-    prompt = ChatPrompt.open(bundle.path(bundle.manifest.tokenizer))
+    record = choose_engine(bundle, engine, probe().targets, trust_engines)
+    if check:
+        bundle.check_once(progress)
+        check_engine_once(bundle, record, progress)
+    prompt = ChatPrompt.read(bundle.texts(bundle.manifest.tokenizer), bundle.root / bundle.manifest.tokenizer)
     return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt)

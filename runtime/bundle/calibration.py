@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, read_record
-from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.bundle.door import folders_in, is_file
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, read_record, said
+from storm_edge.runtime.errors import BuildError, BundleError
 
 FOLDER = "calibration"
 RANGES, LAYERS, REPORT = "ranges.safetensors", "layers.json", "report.json"
@@ -147,19 +147,18 @@ def _find_of_decoder(
 
 def calibration_names(bundle: Bundle) -> list[str]:
     """The calibrations in a bundle."""
-    folder = bundle.path(FOLDER)
-    return sorted(p.parent.name for p in folder.glob(f"*/{RANGES}") if not p.parent.name.startswith("."))
+    return [name for name in folders_in(bundle.root, FOLDER) if is_file(bundle.root, f"{FOLDER}/{name}/{RANGES}")]
 
 
 def _read(bundle: Bundle, name: str) -> Calibration:
     try:
         return _read_files(bundle, name)
-    except BuildError as e:  # tensors can be called anything in a damaged file
+    except (BuildError, BundleError) as e:  # tensors can be called anything in a damaged file
         raise BuildError(" ".join(str(e).split())) from e
 
 
 def _read_files(bundle: Bundle, name: str) -> Calibration:
-    ranges_file, layers_file = (bundle.path(f"{FOLDER}/{name}/{file}") for file in (RANGES, LAYERS))
+    ranges_file, layers_file = (bundle.located(f"{FOLDER}/{name}/{file}") for file in (RANGES, LAYERS))
     again = "repeat `storm calibrate`"
     try:
         with safe_open(ranges_file, framework="numpy") as f:
@@ -170,9 +169,9 @@ def _read_files(bundle: Bundle, name: str) -> Calibration:
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as e:
         raise BuildError(f"{ranges_file} is damaged ({e}): {again}.") from e
     try:
-        layers = Layers.model_validate(read_record(layers_file, "the calibration's layers", BuildError))
+        layers = Layers.model_validate(read_record(bundle.root, f"{FOLDER}/{name}/{LAYERS}", "the layers", BuildError))
     except ValidationError as e:
-        raise BuildError(f"{layers_file} is damaged ({e.errors()[0]['msg']}): correct it or {again}.") from e
+        raise BuildError(f"{layers_file} is damaged ({said(e)}): correct it or {again}.") from e
     ranges: dict[Stage, dict[str, Range]] = {}
     with_decoder: tuple[Stage, ...] = (*CALIBRATED, "decoder")
     for stage in with_decoder if "decoder" in layers.stages else CALIBRATED:
@@ -214,8 +213,3 @@ def _range(values: NDArray[Any], what: str) -> Range:
 
 def _canonical(layers: Layers) -> bytes:
     return layers.model_dump_json().encode()
-
-
-def calibration_folder(bundle: Bundle, name: str) -> Path:
-    """Where the calibration called `name` lies in the bundle."""
-    return bundle.path(f"{FOLDER}/{name}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
+from storm_edge.runtime.bundle.door import user_file
 from storm_edge.runtime.errors import BundleError, StormError, UsageError
 from storm_edge.runtime.llm.detokenize import StreamDecoder, token_bytes
 from storm_edge.runtime.llm.template import ChatTemplate, TemplateFault
@@ -62,20 +63,30 @@ class ChatPrompt:
 
     @classmethod
     def open(cls, folder: Path, error: type[StormError] = BundleError) -> ChatPrompt:
+        """`read` of a folder that the user named or a checkpoint holds."""
+
+        def text(name: str) -> str | None:
+            path = folder / name
+            return user_file(path, error, _RESTORE).read_text(encoding="utf-8") if path.exists() else None
+
+        return cls.read(text, folder, error)
+
+    @classmethod
+    def read(cls, text: Callable[[str], str | None], folder: Path, error: type[StormError] = BundleError) -> ChatPrompt:
         """Read tokenizer.json, tokenizer_config.json, and chat_template.jinja and generation_config.json if there.
 
+        `text` gives a file's text by its name, None where there is none; `folder` is where they are, for messages.
         Raises `error`, one line, for a folder that is incomplete, damaged, or not a byte-level tokenizer's.
         """
-        tokenizer = _read_json(folder / "tokenizer.json", error)
-        config = _read_json(folder / "tokenizer_config.json", error)
-        generation_path = folder / "generation_config.json"
-        generation = _read_json(generation_path, error) if generation_path.exists() else {}
+        tokenizer = _read_json(text, folder / "tokenizer.json", error)
+        config = _read_json(text, folder / "tokenizer_config.json", error)
+        generation = _read_json(text, folder / "generation_config.json", error, optional=True)
         if not _is_byte_level(tokenizer.get("decoder")):
             raise error(
                 f"{folder / 'tokenizer.json'} is not byte-level: use the tokenizer of the Qwen2 language model."
             )
-        special = {key: text for key in ("bos_token", "eos_token", "pad_token") if (text := _token_text(config, key))}
-        source = _template_source(folder, config, error)
+        special = {key: said for key in ("bos_token", "eos_token", "pad_token") if (said := _token_text(config, key))}
+        source = _template_source(text, folder, config, error)
         try:
             return cls(tokenizer, ChatTemplate(source, special), _ends(generation, special))
         except TemplateFault as e:
@@ -179,11 +190,16 @@ def _content(message: Message, place: str, as_list: bool) -> str | list[dict[str
     return place if message.role == "system" else [{"type": "text", "text": place}]
 
 
-def _read_json(path: Path, error: type[StormError]) -> dict[str, Any]:
+def _read_json(
+    text: Callable[[str], str | None], path: Path, error: type[StormError], *, optional: bool = False
+) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise error(f"{path} is missing: {_RESTORE}") from e
+        found = text(path.name)
+        if found is None and optional:
+            return {}
+        if found is None:
+            raise error(f"{path} is missing: {_RESTORE}")
+        data = json.loads(found)
     except (OSError, ValueError, RecursionError) as e:
         raise error(f"{path} cannot be read as JSON ({' '.join(str(e).split())}): {_RESTORE}") from e
     if not isinstance(data, dict):
@@ -204,14 +220,14 @@ def _token_text(config: dict[str, Any], key: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _template_source(folder: Path, config: dict[str, Any], error: type[StormError]) -> str:
+def _template_source(
+    text: Callable[[str], str | None], folder: Path, config: dict[str, Any], error: type[StormError]
+) -> str:
     path = folder / "chat_template.jinja"
-    source: Any = config.get("chat_template")
-    if path.exists():
-        try:
-            source = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise error(f"{path} cannot be read ({e}): {_RESTORE}") from e
+    try:
+        source: Any = text(path.name) or config.get("chat_template")
+    except (OSError, UnicodeDecodeError) as e:
+        raise error(f"{path} cannot be read ({e}): {_RESTORE}") from e
     if isinstance(source, list):  # several, by name
         source = next((x.get("template") for x in source if isinstance(x, dict) and x.get("name") == "default"), None)
     if not isinstance(source, str):

@@ -12,19 +12,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from storm_edge.runtime.answer.stages import Stages, flatten_visual, load_onnxruntime_decoder
-from storm_edge.runtime.bundle.engine import SIMULATED, CheckResult, EngineRecord
-from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.errors import BundleError, EngineError, ParityError
+from storm_edge.runtime.bundle.engine import SIMULATED, CheckResult, EngineRecord, engine_graph
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.bundle.reference import Clip, read_clip
+from storm_edge.runtime.errors import EngineError, ParityError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.sessions.base import to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,11 @@ LLM_LIMITS: dict[str, Limits] = LIMITS | {
 }
 
 
+def memory_needed(bundle: Bundle) -> int:
+    """More bytes than a verification of this bundle on a CPU can honestly take, for a limit on what a graph may ask."""
+    return (1 << 30) + 8 * sum(spec.size for spec in bundle.manifest.files.values())
+
+
 def verify(
     bundle: Bundle,
     record: EngineRecord,
@@ -77,7 +79,7 @@ def verify(
     results: list[CheckResult] = []
     for name in bundle.manifest.clips:
         progress(name)
-        clip = _read_clip(bundle, name)
+        clip = read_clip(bundle, name)
         label = name.removeprefix("reference/").removesuffix(".safetensors")
         results.extend(_check_clip(stages, label, clip, record))
         if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
@@ -92,28 +94,32 @@ def verify_prepared(bundle: Bundle, record: EngineRecord, *, threads: int | None
     cannot load gives no rows. Of the decoder that is one made for ONNX Runtime.
     """
     results: list[CheckResult] = []
-    for stage, given, expected in (("vision", "frames", "tokens"), ("temporal", "tokens", "visual_tokens")):
-        graph = record.graphs.get(stage)  # type: ignore[call-overload]
-        if graph is None or record.precision not in _NUMPY:
+    named: tuple[tuple[Stage, str, str], ...] = (
+        ("vision", "frames", "tokens"),
+        ("temporal", "tokens", "visual_tokens"),
+    )
+    for stage, given, expected in named:
+        if stage not in record.graphs or record.precision not in _NUMPY:
             continue
         try:
-            session = OnnxRuntimeSession(bundle.path(graph), threads, literal=record.precision in ("int8", "fp8"))
+            path = engine_graph(bundle, record, stage)
+            session = OnnxRuntimeSession(path, threads, literal=record.precision in ("int8", "fp8"))
         except EngineError:
             continue
         for name in bundle.manifest.clips:
-            clip = _read_clip(bundle, name)
+            clip = read_clip(bundle, name)
             label = name.removeprefix("reference/").removesuffix(".safetensors")
             source = clip[given] if stage == "vision" else clip[given][None].astype(_NUMPY[record.precision])
             ours = session.run(**{given: source})[expected]
             results.extend(_compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
     if record.llm_api == "onnxruntime" and "decoder" in record.graphs:
-        embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
+        embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
         try:
             llm = load_onnxruntime_decoder(bundle, record, embedding, threads)
         except EngineError:
             return results
         for name in bundle.manifest.clips:
-            clip = _read_clip(bundle, name)
+            clip = read_clip(bundle, name)
             label = name.removeprefix("reference/").removesuffix(".safetensors")
             limits = LLM_LIMITS[record.llm_precision]
             results.extend(_check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
@@ -148,7 +154,7 @@ def _advice(name: str, stage: str) -> str:
     return "build it again, or report it if that does not help"
 
 
-def _check_clip(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
+def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     tokens = stages.vision(clip["frames"])
     yield from _compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
     visual = stages.temporal(clip["tokens"])
@@ -158,7 +164,7 @@ def _check_clip(stages: Stages, label: str, clip: Arrays, record: EngineRecord) 
     )
 
 
-def _check_chain(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
+def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     """From frames to tokens with each stage fed by the one before it."""
     visual = stages.temporal(stages.vision(clip["frames"]))
     yield from _compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
@@ -178,7 +184,7 @@ def _looser(a: Limits, b: Limits) -> Limits:
 
 
 def _check_decoder(
-    llm: LanguageModel, label: str, stage: str, clip: Arrays, visual: NDArray[np.float32], limits: Limits
+    llm: LanguageModel, label: str, stage: str, clip: Clip, visual: NDArray[np.float32], limits: Limits
 ) -> Iterator[CheckResult]:
     """Prefill the prompt, then feed the reference's tokens one by one and compare logits and choices at every step."""
     newline = int(clip["newline"][0]) if clip["newline"].size else None
@@ -220,14 +226,4 @@ def _compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], li
         yield CheckResult(clip=clip, stage=stage, metric=metric, value=value, limit=limit, passed=passed)
 
 
-def _read_clip(bundle: Bundle, name: str) -> Arrays:
-    path = bundle.path(name)
-    try:
-        clip: Arrays = load_file(path)
-        return {key: clip[key] for key in (*_CLIP_KEYS,)}
-    except (SafetensorError, OSError, KeyError) as e:
-        raise BundleError(f"{path} is damaged ({e}): copy the bundle again or repeat `storm export`.") from e
-
-
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.float16, "fp8": np.float16}  # of a prepared graph's inputs
-_CLIP_KEYS = ("frames", "before", "after", "newline", "tokens", "visual_tokens", "logits", "greedy")
