@@ -115,7 +115,7 @@ def test_a_loop_inside_a_function_is_refused_and_a_scan_taken(tmp_path: Path) ->
         )
         if operator == "Scan":
             check(tmp_path, model)
-    with pytest.raises(BundleError, match="has a node ai.onnx::Loop"):
+    with pytest.raises(BundleError, match=r"has a node ai\.onnx::Loop"):
         check(tmp_path, model)
 
 
