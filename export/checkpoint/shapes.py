@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from storm_edge.runtime.config.schema import LanguageConfig, StormConfig
 
 Shapes = dict[str, tuple[int, ...]]
+_SCAN_CONSTANT = re.compile(r"layers\.\d+\.mixer\.(A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias)")
+
+
+def is_scan_constant(name: str) -> bool:
+    """Whether the selective scan reads this tensor of the temporal encoder in fp32, whatever the model's type."""
+    return _SCAN_CONSTANT.fullmatch(name) is not None
 
 
 def _layer_norm(name: str, width: int) -> Shapes:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from storm_edge.runtime.config.schema import DType, StormConfig
 from storm_edge.runtime.errors import BundleError, StormError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 SMALL_FILE = 1 << 20  # files up to this size are hashed whenever a bundle is opened
 Stage = Literal["vision", "temporal", "decoder"]
@@ -54,6 +54,32 @@ class FileSpec(_Record):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Difference(_Record):
+    """How far one tensor is from another: cosine, distance of the norms' ratio from 1, largest error over largest."""
+
+    cosine: float
+    norm_ratio: float
+    error: float
+
+
+class RoundingPrice(_Record):
+    """What the rounded weights give beside the checkpoint's own, both computed in fp32: the worst reference clip.
+
+    `tokens` is the share of greedy tokens that both choose, given the same tokens before.
+    """
+
+    visual_tokens: Difference
+    logits: Difference
+    tokens: float
+
+
+class ReferenceSpec(_Record):
+    """Which weights the reference was made of, and the price of rounding them; None where nothing was rounded."""
+
+    weights: DType
+    rounding: RoundingPrice | None
+
+
 class Manifest(_Record):
     """What manifest.json says."""
 
@@ -64,6 +90,7 @@ class Manifest(_Record):
     embedding: str
     tokenizer: str
     clips: list[str]
+    reference: ReferenceSpec
     operators: dict[str, int]
     checkpoint_sha256: str
     versions: dict[str, str]
@@ -182,7 +209,28 @@ def _read_manifest(root: Path) -> Manifest:
     absent = [name for name in named if name not in manifest.files]
     if absent or set(manifest.graphs) != set(STAGES):
         raise BundleError(f"{path} is incomplete ({', '.join(absent) or 'graphs'}): repeat `storm export`.")
+    if wrong := _other_sizes(manifest):
+        raise BundleError(f"{path}: its config is not that of its graphs ({wrong}): repeat `storm export`.")
     return manifest
+
+
+def _other_sizes(manifest: Manifest) -> str:
+    """Where the graphs' fixed sizes are not what the config says, from which buffers are made; "" where they are."""
+    c, llm = manifest.config, manifest.config.llm
+    side, width, cache = c.vision.image_size, llm.hidden_size, [1, llm.num_key_value_heads, None, llm.head_dim]
+    pasts = {f"past_{kind}_{i}": cache for i in range(llm.num_hidden_layers) for kind in ("key", "value")}
+    wanted: dict[Stage, dict[str, list[int | None]]] = {
+        "vision": {"frames": [None, side, side, 3], "tokens": [None, c.tokens_per_frame, width]},
+        "temporal": {"visual_tokens": [1, None, c.pooled_tokens_per_frame, width]},
+        "decoder": {"logits": [1, 1, llm.vocab_size], **pasts},
+    }
+    for stage, tensors in wanted.items():
+        found = {v.name: v.shape for v in (*manifest.graphs[stage].inputs, *manifest.graphs[stage].outputs)}
+        for name, sizes in tensors.items():
+            shape = found.get(name, [])
+            if len(shape) != len(sizes) or any(s is not None and s != f for s, f in zip(sizes, shape, strict=True)):
+                return f"{name} of {stage} is {shape}"
+    return ""
 
 
 def to_json(record: BaseModel) -> str:
