@@ -18,7 +18,7 @@ from storm_edge.export.checkpoint.check import check_tensors
 from storm_edge.export.checkpoint.head import tied_head
 from storm_edge.export.checkpoint.regular import check_regular, read_json
 from storm_edge.export.checkpoint.shapes import (
-    Shapes,
+    TensorShapes,
     is_scan_constant,
     language_shapes,
     temporal_shapes,
@@ -88,7 +88,7 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def _unprefixed(shapes: Shapes) -> Shapes:
+def _unprefixed(shapes: TensorShapes) -> TensorShapes:
     return {_unprefixed_name(name): shape for name, shape in shapes.items()}
 
 

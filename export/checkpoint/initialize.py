@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from storm_edge.export.checkpoint.importers import Imported
 from storm_edge.export.checkpoint.shapes import (
-    Shapes,
+    TensorShapes,
     is_scan_constant,
     language_shapes,
     temporal_shapes,
@@ -72,7 +72,7 @@ def initialize(
         (folder / "config.json").write_text(json.dumps(config.model_dump(), indent=2) + "\n", encoding="utf-8")
 
 
-def _random(shapes: Shapes, seed: int) -> dict[str, LazyTensor]:
+def _random(shapes: TensorShapes, seed: int) -> dict[str, LazyTensor]:
     return {n: LazyTensor(np.dtype(np.float32), s, _drawer(n, s, seed)) for n, s in shapes.items()}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from storm_edge.export.checkpoint.check import check_tensors
 from storm_edge.export.checkpoint.folder import NOT_RUN, VISION_PREFIX, Checkpoint
 from storm_edge.export.checkpoint.head import tied_head
-from storm_edge.export.checkpoint.shapes import Shapes, language_shapes, temporal_shapes, vision_shapes
+from storm_edge.export.checkpoint.shapes import TensorShapes, language_shapes, temporal_shapes, vision_shapes
 from storm_edge.export.checkpoint.tokenizer import check_tokenizer
 from storm_edge.export.checkpoint.weights import Weights
 from storm_edge.runtime.config.schema import StormConfig, read_config
@@ -53,7 +53,7 @@ def _attempt(missing: list[str], describe: Callable[[], str]) -> str:
         return "not usable"
 
 
-def _part(path: Path, expected: Shapes, ignored: tuple[str, ...]) -> str:
+def _part(path: Path, expected: TensorShapes, ignored: tuple[str, ...]) -> str:
     with Weights.open(path) as weights:
         stored = {name.removeprefix(VISION_PREFIX): name for name in weights.names}
         check_tensors({n: weights.shape(s) for n, s in stored.items()}, expected, str(path), ignored)
