@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ def summarize(root: Path) -> dict[str, Any]:
     """
     config = read_config(root / "config.json")
     missing: list[str] = []
-    parts = {
+    parts: dict[str, tuple[Path, TensorShapes, tuple[str, ...]]] = {
         "vision": (root / "vision_tower", vision_shapes(config), NOT_RUN),
         "temporal": (root / "temporal.safetensors", temporal_shapes(config), ()),
         "language": (root / "llm", language_shapes(config.llm), tied_head(config.llm)),
     }
-    described = {name: _attempt(missing, lambda part=part: _part(*part)) for name, part in parts.items()}
+    described = {name: _attempt(missing, partial(_part, *part)) for name, part in parts.items()}
     tokenizer = _attempt(missing, lambda: _tokenizer(root / "llm", config))
     if not missing:
         _attempt(missing, lambda: str(Checkpoint.open(root).root))  # what the parts' own config.json say
