@@ -16,10 +16,18 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, calibrations, engines."""
-    from storm_edge.runtime.bundle.manifest import Bundle
+    """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, calibrations, engines.
 
-    facts = describe(Bundle.open(bundle))
+    Of a checkpoint: its configuration, parameters and types of every part, tokenizer, and what is missing.
+    """
+    from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle
+
+    if (bundle / "config.json").exists() and not (bundle / MANIFEST).exists():
+        from storm_edge.export.checkpoint.summary import summarize
+
+        facts = summarize(bundle)
+    else:
+        facts = describe(Bundle.open(bundle))
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -28,6 +36,9 @@ def command(bundle: Path, as_json: bool) -> None:
             click.echo(f"{key}:")
             for name, item in value.items():
                 click.echo(f"  {name}: {item}")
+        elif isinstance(value, list):
+            for item in value:
+                click.echo(f"{key}: {item}")
         else:
             click.echo(f"{key}: {value}")
 
@@ -37,6 +48,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     from storm_edge.runtime.bundle.contents import unlisted_files
     from storm_edge.runtime.bundle.engine import engine_names, read_engine
     from storm_edge.runtime.bundle.trust import is_ours
+    from storm_edge.runtime.proof.figures import describe_reference
 
     manifest, config = bundle.manifest, bundle.config
     engines = {}
@@ -49,6 +61,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "schema": manifest.schema_version,
         "checkpoint sha256": manifest.checkpoint_sha256,
         "dtype": manifest.dtype,
+        "reference": "; ".join(describe_reference(manifest.reference)).removeprefix("reference: "),
         "size": f"{sum(f.size for f in manifest.files.values()) / 2**20:.1f} MiB in {len(manifest.files)} files",
         "visual tokens per pooled frame": config.pooled_tokens_per_frame,
         "visual tokens of 32 frames": config.visual_tokens(32),

@@ -33,6 +33,7 @@ def command(
     from storm_edge.runtime.bundle.manifest import Bundle
     from storm_edge.runtime.bundle.trust import choose_engine
     from storm_edge.runtime.machine.probe import probe
+    from storm_edge.runtime.proof.figures import describe_reference
     from storm_edge.runtime.proof.verify import require, verify
 
     with progress(ctx, "verify") as step:
@@ -52,11 +53,14 @@ def command(
         click.echo(json.dumps(facts) if as_json else f"{bundle}: {unchanged}")
         return
     if as_json:
+        reference = opened.manifest.reference.model_dump(mode="json")
         rows, passed = [r.model_dump(mode="json") for r in results], all(r.passed for r in results)
-        facts = {"engine": record.name, "passed": passed, "checks": rows, "unlisted": unlisted}
-        click.echo(json.dumps(facts | {"seconds": step.seconds}))
+        facts = {"engine": record.name, "passed": passed, "reference": reference, "unlisted": unlisted}
+        click.echo(json.dumps({**facts, "checks": rows, "seconds": step.seconds}))
     else:
         click.echo(f"engine {record.name}, {unchanged}")
+        for line in describe_reference(opened.manifest.reference):
+            click.echo(line)
         click.echo(f"{'clip':<8}{'stage':<15}{'figure':<16}{'measured':>12}{'limit':>12}")
         for r in results:
             mark = "" if r.passed else "  FAILED"

@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from storm_edge.export.checkpoint.regular import check_regular
 from storm_edge.runtime.errors import CheckpointError, UsageError
 from storm_edge.runtime.llm.detokenize import BYTE_TO_CHAR
 from storm_edge.runtime.llm.prompt import ChatPrompt
@@ -114,6 +115,8 @@ def copy_tokenizer(source: Path, folder: Path, vocab_size: int) -> None:
 
 def check_tokenizer(folder: Path, vocab_size: int) -> ChatPrompt:
     """Open a checkpoint's tokenizer; CheckpointError if it is damaged or has ids beyond `vocab_size`."""
+    for name in FILES:
+        check_regular(folder / name)
     prompt = ChatPrompt.open(folder, error=CheckpointError)
     if prompt.vocab_size > vocab_size:
         raise CheckpointError(

@@ -49,7 +49,7 @@ class CheckResult(BaseModel):
         return value if math.isfinite(value) else str(value)
 
 
-class Shapes(BaseModel):
+class ProfileShapes(BaseModel):
     """An optimization profile of one input: smallest, most frequent and largest shape."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,7 +92,7 @@ class EngineRecord(BaseModel):
     prepared_key: str = ""
     seal: str = ""  # see trust.py
     prepared_graphs: dict[Stage, str] = {}
-    profiles: dict[Stage, dict[str, Shapes]] = {}
+    profiles: dict[Stage, dict[str, ProfileShapes]] = {}
     plugin_sha256: str | None = None
     build_seconds: dict[Stage, float] = {}
     peak_memory_bytes: int = 0

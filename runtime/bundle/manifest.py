@@ -34,7 +34,7 @@ from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
 from storm_edge.runtime.config.schema import DType, StormConfig
 from storm_edge.runtime.errors import BundleError, StormError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 SMALL_FILE = 1 << 20  # files up to this size are hashed whenever a bundle is opened
 
@@ -60,6 +60,32 @@ class FileSpec(_Record):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Difference(_Record):
+    """How far one tensor is from another: cosine, distance of the norms' ratio from 1, largest error over largest."""
+
+    cosine: float
+    norm_ratio: float
+    error: float
+
+
+class RoundingPrice(_Record):
+    """What the rounded weights give beside the checkpoint's own, both computed in fp32: the worst reference clip.
+
+    `tokens` is the share of greedy tokens that both choose, given the same tokens before.
+    """
+
+    visual_tokens: Difference
+    logits: Difference
+    tokens: float
+
+
+class ReferenceSpec(_Record):
+    """Which weights the reference was made of, and the price of rounding them; None where nothing was rounded."""
+
+    weights: DType
+    rounding: RoundingPrice | None
+
+
 class Manifest(_Record):
     """What manifest.json says."""
 
@@ -70,6 +96,7 @@ class Manifest(_Record):
     embedding: str
     tokenizer: str
     clips: list[str]
+    reference: ReferenceSpec
     operators: dict[str, int]
     checkpoint_sha256: str
     versions: dict[str, str]

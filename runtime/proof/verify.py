@@ -1,7 +1,7 @@
 """`storm verify`: run an engine on the reference clips and compare every stage with what PyTorch made of them.
 
-Three figures a stage, because each alone can be fooled: cosine ignores scale, the norm ratio ignores direction, both
-ignore a single wrong element. Needs neither PyTorch nor onnx, so it runs on the device.
+The reference was made of the weights that the bundle's graphs hold, so what rounding them cost is no part of it.
+Needs neither PyTorch nor onnx, so it runs on the device.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from storm_edge.runtime.bundle.reference import Clip, read_clip
 from storm_edge.runtime.errors import EngineError, ParityError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.proof.figures import difference
 from storm_edge.runtime.sessions.base import to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
@@ -212,15 +213,11 @@ def _compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], li
         raise ParityError(
             f"{stage} gives shape {list(ours.shape)} on {clip}, the reference has {list(theirs.shape)}: build it again."
         )
-    a, b = to_host(ours).astype(np.float64).ravel(), theirs.astype(np.float64).ravel()
-    norms = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    cosine = float(a @ b) / max(norms[0] * norms[1], 1e-300)
-    ratio = abs(norms[0] / max(norms[1], 1e-300) - 1)
-    error = float(np.abs(a - b).max()) / max(float(np.abs(b).max()), 1e-300)
+    d = difference(to_host(ours), theirs)
     for metric, value, limit, passed in (
-        ("cosine", cosine, limits.cosine, cosine >= limits.cosine),
-        ("norm ratio - 1", ratio, limits.norm_ratio, ratio <= limits.norm_ratio),
-        ("max error", error, limits.error, error <= limits.error),
+        ("cosine", d.cosine, limits.cosine, d.cosine >= limits.cosine),
+        ("norm ratio - 1", d.norm_ratio, limits.norm_ratio, d.norm_ratio <= limits.norm_ratio),
+        ("max error", d.error, limits.error, d.error <= limits.error),
     ):
         # A NaN compares false with everything, so it fails.
         yield CheckResult(clip=clip, stage=stage, metric=metric, value=value, limit=limit, passed=passed)

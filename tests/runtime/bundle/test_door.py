@@ -60,8 +60,6 @@ NAMES = ["../secret", "/etc/passwd", "a/../../secret", "a\\b", "", ".", "a\0b", 
 
 
 @pytest.mark.parametrize("name", NAMES)
-    "name", ["../secret", "/etc/passwd", "a/../../secret", "a\\b", "", ".", "a\0b", "a\nb", "\x1b[2J"]
-)
 def test_names_that_lead_out_or_are_no_names_are_refused(tmp_path: Path, secret: Path, name: str) -> None:
     with pytest.raises(BundleError, match="leads out of the bundle"):
         open_file(tmp_path, name)
