@@ -5,7 +5,7 @@ pipeline and verify both drive these, so what is verified is what answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,10 @@ class Stages:
             else _load_onnxruntime(bundle, record, embedding, threads)
         )
         return cls(*loaded, temporal_pool=bundle.config.reduction.temporal_pool)
+
+    def worker(self) -> Stages:
+        """The same loaded graphs with a language model of its own position and cache; raises EngineError."""
+        return replace(self, decoder=self.decoder.worker())
 
     def vision(self, frames: NDArray[np.uint8]) -> Float32:
         """Frames (T, H, W, 3) -> tokens (T, N, D), a batch at a time."""

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import DecodeError
 
+from storm_edge.runtime.bundle.contract import TensorSpec
 from storm_edge.runtime.bundle.door import open_file, size_of
-from storm_edge.runtime.bundle.manifest import TensorSpec
 from storm_edge.runtime.errors import BundleError, StormError
 
 GRAPH_BYTES = 64 << 20  # weights lie beside the graph; storm-7b's largest graph has under 1 MiB

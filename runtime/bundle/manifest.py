@@ -169,12 +169,15 @@ class Bundle:
         self.file(spec.file)
         return check_graph(self.root, spec.file, GraphRules(inputs, outputs, data, literal=True))
 
-    def texts(self, folder: str) -> Callable[[str], str | None]:
-        """A reader of the text files that the manifest lists in a folder, by name; None for those it does not list."""
+    def texts(self, folder: str) -> Callable[[str, int], str | None]:
+        """A reader of the text files that the manifest lists in a folder, by name and the most bytes they may have.
 
-        def read(name: str) -> str | None:
+        It gives None for a file that is not listed, and raises BundleError for one that is larger.
+        """
+
+        def read(name: str, largest: int) -> str | None:
             path = f"{folder}/{name}"
-            return read_text(self.root, path) if path in self.manifest.files else None
+            return read_text(self.root, path, largest) if path in self.manifest.files else None
 
         return read
 
