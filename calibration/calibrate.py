@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from storm_edge.calibration.analysis import Analysis
-from storm_edge.calibration.awq import Scale
+from storm_edge.calibration.awq import Awq
 from storm_edge.calibration.counting import Clips, count
 from storm_edge.calibration.graphs import Scales
 from storm_edge.calibration.histogram import Histogram
@@ -22,11 +22,11 @@ from storm_edge.calibration.language import Language
 from storm_edge.calibration.methods import Method
 from storm_edge.calibration.observe import Observer, range_of
 from storm_edge.calibration.plot import draw_sensitivity, require_matplotlib
-from storm_edge.calibration.smoothquant import Smooth
+from storm_edge.calibration.smoothquant import SmoothQuant
 from storm_edge.calibration.switched import Key
 from storm_edge.calibration.thresholds import METHODS, quantization_noise
 from storm_edge.export.build.prepare import INT4_KEPT
-from storm_edge.export.passes.quantize import Linear
+from storm_edge.export.passes.quantize import LinearLayer
 from storm_edge.runtime.bundle.calibration import (
     ABOUT,
     CALIBRATED,
@@ -56,9 +56,9 @@ def calibrate(
     *,
     samples: int,
     method: Method = "minmax",
-    smooth: Smooth | None = None,
+    smoothquant: SmoothQuant | None = None,
     analysis: Analysis | None = None,
-    scale: Scale | None = None,
+    awq: Awq | None = None,
     language: Language | None = None,
     threads: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -86,9 +86,9 @@ def calibrate(
     with lock(bundle.root / FOLDER):
         scales: Scales = {}
         smoothing = None
-        if smooth is not None:
+        if smoothquant is not None:
             progress("smooth")
-            smoothing = smooth.run(bundle, clips, method, threads, detail)
+            smoothing = smoothquant.run(bundle, clips, method, threads, detail)
             scales = smoothing.scales
         with Observer(bundle, threads, scales) as observer:
             kept = bundle.root / FOLDER / f".{name}.observed.safetensors"
@@ -102,9 +102,9 @@ def calibrate(
             progress("analyze")
             sensitivity = analysis.run(bundle, clips, ranges, scales, observer.multiplications(), threads, detail)
         scaling = None
-        if scale is not None:
+        if awq is not None:
             progress("scale the language model")
-            scaling = scale.run(bundle, threads, detail)
+            scaling = awq.run(bundle, threads, detail)
             scales = {**scales, "decoder": scaling.scales}
         layers = _layers(observer.layers, None if sensitivity is None else sensitivity.chosen)
         if language is not None:
@@ -170,7 +170,7 @@ def _figures(
 
 
 def _layers(
-    layers: Mapping[Stage, Sequence[Linear]], chosen: Collection[Key] | None
+    layers: Mapping[Stage, Sequence[LinearLayer]], chosen: Collection[Key] | None
 ) -> dict[Stage, dict[str, LayerChoice]]:
     return {
         stage: {

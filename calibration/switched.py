@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.calibration.graphs import VISION_BATCH, Scales, fill_groups, fp32_graph
 from storm_edge.export.graph_file import Reader, save_model
-from storm_edge.export.passes.quantize import Linear, Scheme, linear_layers, quantize
+from storm_edge.export.passes.quantize import LinearLayer, Scheme, linear_layers, quantize
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -42,7 +42,7 @@ class SwitchedEncoders:
         self._pool = bundle.config.reduction.temporal_pool
         self._folder = TemporaryDirectory(prefix="storm-calibrate-")
         self._sessions: dict[Stage, OnnxRuntimeSession] = {}
-        self.layers: dict[Stage, list[Linear]] = {}
+        self.layers: dict[Stage, list[LinearLayer]] = {}
         for stage in CALIBRATED:
             model, readers = fp32_graph(bundle, stage, scales or {})
             self.layers[stage] = switch(model, readers, ranges[stage], scheme)
@@ -77,7 +77,7 @@ class SwitchedEncoders:
 
 def switch(
     model: onnx.ModelProto, readers: dict[str, Reader], ranges: Mapping[str, Range], scheme: Scheme
-) -> list[Linear]:
+) -> list[LinearLayer]:
     """Give a graph the input `quantized` bool [layers], in place; returns the layers in its order."""
     graph = model.graph
     layers = linear_layers(model)
@@ -108,7 +108,7 @@ def switch(
     return layers
 
 
-def _either(quantized: onnx.NodeProto, layer: Linear, of_weight: onnx.NodeProto) -> onnx.NodeProto:
+def _either(quantized: onnx.NodeProto, layer: LinearLayer, of_weight: onnx.NodeProto) -> onnx.NodeProto:
     """The If in place of a MatMul."""
     weight, ours, theirs = (f"{layer.node}.{name}" for name in ("weight", "quantized", "float"))
     unpack = onnx.NodeProto()

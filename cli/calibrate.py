@@ -17,7 +17,7 @@ from storm_edge.runtime.errors import UsageError
 if TYPE_CHECKING:
     from storm_edge.calibration.analysis import Analysis, Asked
     from storm_edge.calibration.counting import Clips, Frames
-    from storm_edge.calibration.smoothquant import Smooth
+    from storm_edge.calibration.smoothquant import SmoothQuant
 
 FRAMES = 16  # of a clip
 _AUTO = "auto"
@@ -57,7 +57,7 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
     error of the visual tokens, or with --questions the divergence of the answers in nats.
     """
     _check(options)
-    from storm_edge.calibration.awq import Scale
+    from storm_edge.calibration.awq import Awq
     from storm_edge.calibration.calibrate import SENSITIVITY, calibrate
     from storm_edge.calibration.language import Language
     from storm_edge.runtime.bundle.calibration import REPORT
@@ -73,9 +73,9 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
             name or (data if data == "demo" else Path(data).resolve().name),
             samples=options["samples"],
             method=options["method"],
-            smooth=_smooth(options["smooth"]),
+            smoothquant=_smoothquant(options["smooth"]),
             analysis=_analysis(data, frames, size, options),
-            scale=Scale(_prompts(data, frames, size, clips)) if options["awq"] else None,
+            awq=Awq(_prompts(data, frames, size, clips)) if options["awq"] else None,
             language=Language(_prompts(data, frames, size, clips)) if options["llm"] else None,
             threads=options["threads"],
             progress=step,
@@ -96,21 +96,21 @@ def _check(options: dict[str, Any]) -> None:
     for name in ("max_loss", "precision", "questions"):
         if options[name] is not None and not options["analyze"]:
             raise UsageError(f"--{name.replace('_', '-')} says how to analyze: give --analyze as well.")
-    _smooth(options["smooth"])
+    _smoothquant(options["smooth"])
 
 
-def _smooth(given: str | None) -> Smooth | None:
-    from storm_edge.calibration.smoothquant import Smooth
+def _smoothquant(given: str | None) -> SmoothQuant | None:
+    from storm_edge.calibration.smoothquant import SmoothQuant
 
     if given is None or given == _AUTO:
-        return None if given is None else Smooth()
+        return None if given is None else SmoothQuant()
     try:
         alpha = float(given)
     except ValueError:
         alpha = -1.0
     if not 0 <= alpha <= 1:
         raise UsageError(f"--smooth {given} is no number from 0 to 1: leave the number out to try several.")
-    return Smooth(alpha)
+    return SmoothQuant(alpha)
 
 
 def _analysis(data: str, frames: int, size: int, options: dict[str, Any]) -> Analysis | None:

@@ -102,7 +102,7 @@ def find_calibration(bundle: Bundle, name: str | None) -> Calibration:
     return _read(bundle, name)
 
 
-def find_scaling(bundle: Bundle, name: str | None) -> Calibration | None:
+def find_awq(bundle: Bundle, name: str | None) -> Calibration | None:
     """The calibration called `name`, or the only one, that scales the language model for int4; None where none does.
 
     Raises BuildError where several do and none is named.
@@ -132,7 +132,7 @@ def calibration_of(bundle: Bundle, precision: str, llm_precision: str, name: str
     ranges = find_calibration(bundle, name) if precision in QUANTIZED else None
     if llm_precision == "fp8":
         return find_language(bundle, ranges.name if ranges else name)
-    return ranges or (find_scaling(bundle, name) if llm_precision == "int4" else None)
+    return ranges or (find_awq(bundle, name) if llm_precision == "int4" else None)
 
 
 def _find_of_decoder(

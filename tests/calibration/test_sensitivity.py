@@ -18,7 +18,7 @@ from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.prepare import quantize_step
 from storm_edge.export.build.prepared import prepared_graph
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.export.passes.quantize import Linear, Scheme
+from storm_edge.export.passes.quantize import LinearLayer, Scheme
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.calibration import Calibration, find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -72,7 +72,7 @@ class Made:
 
     def __init__(self, costs: list[float]) -> None:
         self.costs = {("vision", str(i)): cost for i, cost in enumerate(costs)}
-        self.layers = {"vision": [Linear(str(i), "", "", (1, 1), f"m.{i}") for i in range(len(costs))]}
+        self.layers = {"vision": [LinearLayer(str(i), "", "", (1, 1), f"m.{i}") for i in range(len(costs))]}
         self.keys: list[Key] = [("vision", str(i)) for i in range(len(costs))]
         self.measured: list[int] = []
 
