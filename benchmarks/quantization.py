@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -76,6 +77,7 @@ def encoders(bundle: Bundle) -> None:
             method,
             samples=CLIPS,
             method=method,
+            budget=math.inf,
         )
         record = build_cpu(bundle, "int8", calibration=method, allow_mismatch=True)
         row(f"{method}, CPU int8", record.verification, STAGES)
@@ -183,10 +185,10 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
     def clips() -> Iterator[NDArray[np.uint8]]:
         return (clip for clip, _ in train(bundle))
 
-    calibrate(bundle, clips, "plain", samples=CLIPS)
-    calibrate(bundle, clips, "chosen", samples=CLIPS, analysis=Analysis(max_loss=MAX_LOSS))
+    calibrate(bundle, clips, "plain", samples=CLIPS, budget=math.inf)
+    calibrate(bundle, clips, "chosen", samples=CLIPS, budget=math.inf, analysis=Analysis(max_loss=MAX_LOSS))
     language = Language(lambda: train(bundle))
-    calibrate(bundle, clips, "awq", samples=CLIPS, awq=awq(bundle), language=language)
+    calibrate(bundle, clips, "awq", samples=CLIPS, budget=math.inf, awq=awq(bundle), language=language)
     h100 = target("h100")
 
     def simulated(precision: str, llm: str = "fp16", calibration: str | None = "chosen") -> EngineRecord:

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from storm_edge.calibration.analysis import Asked, decoder_of
+from storm_edge.calibration.analysis import Asked
+from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph, some_rows
 from storm_edge.calibration.language import Prompts, watch_decoder
 from storm_edge.export.build.prepare import INT4_KEPT

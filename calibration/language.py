@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from storm_edge.calibration.analysis import Asked, fp32_decoder
+from storm_edge.calibration.analysis import Asked
+from storm_edge.calibration.decoder import fp32_decoder
 from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.losses import AnswerLoss

@@ -23,10 +23,10 @@ from storm_edge.calibration.methods import Method
 from storm_edge.calibration.observe import Observer, Watcher
 from storm_edge.calibration.switched import SwitchedEncoders
 from storm_edge.calibration.thresholds import find_range
-from storm_edge.export.passes.quantize import Scheme, activation_scale
+from storm_edge.export.passes.quantize import activation_scale
 from storm_edge.export.passes.smoothquant import smoothquant_groups
 from storm_edge.export.passes.tensors import values
-from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
+from storm_edge.runtime.bundle.calibration import CALIBRATED, Range, Scheme
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
 

@@ -17,11 +17,11 @@ from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.nbits_weights import nbits_weights
 from storm_edge.export.passes.pin_length import pin_length
-from storm_edge.export.passes.quantize import Scheme, quantize
+from storm_edge.export.passes.quantize import quantize
 from storm_edge.export.passes.smoothquant import smoothquant
 from storm_edge.export.passes.strip_functions import strip_functions
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, calibration_of
+from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme, calibration_of
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, FileSpec, Stage
 from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.errors import BuildError, TargetError
@@ -95,7 +95,7 @@ def quantize_step(calibration: Calibration, stage: Stage, scheme: Scheme) -> Ste
 
     def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
         try:
-            quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage), scheme)
+            quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage, scheme), scheme)
         except ValueError as e:
             raise BuildError(
                 f"calibration {calibration.name}: {e}: correct its layers.json or repeat `storm calibrate`."

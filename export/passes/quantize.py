@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,9 +22,8 @@ from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.tensors import values
 from storm_edge.plugins.selective_scan import op as selective_scan
-from storm_edge.runtime.bundle.calibration import Range
+from storm_edge.runtime.bundle.calibration import Range, Scheme
 
-Scheme = Literal["int8", "uint8", "fp8"]  # of activations; weights are int8, or fp8 with fp8
 _E4M3_LARGEST = 448.0
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _STEERING = [i for i, value in enumerate(selective_scan.SCHEMA.inputs) if value.name in ("delta", "B", "C")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.calibration.analysis import decoder_of, fp32_decoder
 from storm_edge.calibration.awq import Awq, awq_scales, round_int4
 from storm_edge.calibration.calibrate import calibrate
+from storm_edge.calibration.decoder import decoder_of, fp32_decoder
 from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.calibration.language import describe_all
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
@@ -76,7 +77,9 @@ def test_weights_that_meet_large_activations_are_saved_in_the_engines(with_outli
     plain = build_cpu(opened, "fp32", "int4", allow_mismatch=True, threads=1)
     assert plain.calibration == ""
     asked = describe_all(clips)
-    folder = calibrate(opened, clips, "awq", samples=8, threads=1, awq=Awq(asked, prompts=2, block=128))
+    folder = calibrate(
+        opened, clips, "awq", samples=8, budget=math.inf, threads=1, awq=Awq(asked, prompts=2, block=128)
+    )
     report = json.loads((folder / "report.json").read_text())["scaling"]
     assert (report["used"], report["block"], len(report["groups"])) == (True, 128, 4 * 3)
     assert report["divergence_with"] < report["divergence_without"]
@@ -95,7 +98,7 @@ def test_weights_that_meet_large_activations_are_saved_in_the_engines(with_outli
 
 def test_where_several_calibrations_scale_one_has_to_be_named(with_outliers: WithOutliers) -> None:
     opened = with_outliers("decoder")
-    calibrate(opened, clips, "a", samples=8, threads=1, awq=Awq(describe_all(clips), prompts=1))
+    calibrate(opened, clips, "a", samples=8, budget=math.inf, threads=1, awq=Awq(describe_all(clips), prompts=1))
     (opened.root / "calibration" / "b").mkdir()
     for file in ("ranges.safetensors", "layers.json"):
         source = opened.root / "calibration" / "a" / file
@@ -111,4 +114,4 @@ def test_where_several_calibrations_scale_one_has_to_be_named(with_outliers: Wit
 def test_without_questions_there_is_nothing_to_scale_by(bundle: Path, copy_of: Callable[[Path], Path]) -> None:
     opened = Bundle.open(copy_of(bundle))
     with pytest.raises(BuildError, match="the data gave no questions"):
-        calibrate(opened, clips, "a", samples=8, threads=1, awq=Awq(lambda: []))
+        calibrate(opened, clips, "a", samples=8, budget=math.inf, threads=1, awq=Awq(lambda: []))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def test_scales_even_out_activations_and_weights_and_change_no_common_factor() -
 
 def test_outliers_that_ruin_int8_are_smoothed_away_in_the_engines(with_outliers: WithOutliers) -> None:
     opened = with_outliers("vision")
-    calibrate(opened, clips, "plain", samples=8, threads=1)
-    folder = calibrate(opened, clips, "smooth", samples=8, threads=1, smoothquant=SmoothQuant())
+    calibrate(opened, clips, "plain", samples=8, budget=math.inf, threads=1)
+    folder = calibrate(opened, clips, "smooth", samples=8, budget=math.inf, threads=1, smoothquant=SmoothQuant())
     report = json.loads((folder / "report.json").read_text())["smoothing"]
     assert report["used"]
     assert report["error_with"] < 0.5 * report["error_without"]
@@ -88,7 +89,7 @@ def test_a_stopped_run_is_not_taken_up_by_one_that_smooths_otherwise(
 
     monkeypatch.setattr("storm_edge.calibration.calibrate.Observer.ranges", stop)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(opened, lambda: clips(17), "a", samples=17, threads=1)
+        calibrate(opened, lambda: clips(17), "a", samples=17, budget=math.inf, threads=1)
     monkeypatch.undo()
     added: list[int] = []
     add = Observer.add
@@ -98,13 +99,13 @@ def test_a_stopped_run_is_not_taken_up_by_one_that_smooths_otherwise(
         add(self, frames)
 
     monkeypatch.setattr(Observer, "add", count)
-    calibrate(opened, lambda: clips(17), "a", samples=17, threads=1, smoothquant=SmoothQuant(0.5))
+    calibrate(opened, lambda: clips(17), "a", samples=17, budget=math.inf, threads=1, smoothquant=SmoothQuant(0.5))
     assert len(added) == 8 + 8 + 17  # without, with, and all of it
 
 
 def test_damaged_scales_are_refused(with_outliers: WithOutliers) -> None:
     opened = with_outliers("vision")
-    folder = calibrate(opened, clips, "a", samples=8, threads=1, smoothquant=SmoothQuant(0.5))
+    folder = calibrate(opened, clips, "a", samples=8, budget=math.inf, threads=1, smoothquant=SmoothQuant(0.5))
     path = folder / "ranges.safetensors"
     with safe_open(path, framework="numpy") as f:
         about = f.metadata()

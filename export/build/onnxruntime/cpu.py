@@ -41,6 +41,8 @@ def build_cpu(
     precision = check_precision(target(TARGET), precision)
     llm_precision = check_llm_precision(target(TARGET), llm_precision)
     ranges = find_calibration(bundle, calibration) if precision == "int8" else None
+    if ranges:
+        ranges.require_layers("uint8")
     wide: list[Step] = [] if bundle.manifest.dtype == "float32" else [("widen 1", widen)]
     scaling = find_awq(bundle, calibration) if llm_precision == "int4" else None
     steps: dict[Stage, list[Step]] = {}

@@ -59,7 +59,7 @@ def publish_onnxruntime(
         )
         results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
         try:
-            require(results, name)
+            require(results, bundle, record)
         except ParityError:
             if not allow_mismatch:
                 raise
