@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from storm_edge.calibration.methods import MIN_FRAMES
 from storm_edge.calibration.observe import Observer, from_arrays, to_arrays
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.machine.user_folders import write_private
 
 Frames = NDArray[np.uint8]
 Clips = Callable[[], Iterable[Frames]]  # the same clips whenever it is called
-MIN_FRAMES = 32  # that differ and show something: fewer say nothing of what a layer will see
 _SAVE_EVERY = 16  # clips
 
 

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from storm_edge.export.graph_file import Reader, load_model
-from storm_edge.export.passes.smoothquant import smooth
+from storm_edge.export.passes.smoothquant import smoothquant
 from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 
@@ -23,7 +23,7 @@ def fp32_graph(bundle: Bundle, stage: Stage, scales: Scales) -> tuple[onnx.Model
     model, readers = loaded.model, dict(loaded.tensors)
     if bundle.manifest.dtype != "float32":
         widen(model, readers)
-    smooth(model, readers, scales.get(stage, {}))
+    smoothquant(model, readers, scales.get(stage, {}))
     return model, readers
 
 

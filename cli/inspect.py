@@ -80,14 +80,15 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 def _calibrations(bundle: Bundle) -> dict[str, str]:
     """What each calibration was made of, and how many layers it quantizes."""
-    from storm_edge.runtime.bundle.calibration import calibration_names, find_calibration
+    from storm_edge.runtime.bundle.calibration import SCHEMES, calibration_names, find_calibration
 
     described = {}
     for name in calibration_names(bundle):
         found = find_calibration(bundle, name)
-        layers = [layer.quantize for of_stage in found.layers.stages.values() for layer in of_stage.values()]
+        layers = [layer for of_stage in found.layers.stages.values() for layer in of_stage.values()]
         norms = sum(len(scales) for stage, scales in found.scales.items() if stage != "decoder")
-        described[name] = f"{found.method} of {found.samples} clips, {sum(layers)} of {len(layers)} layers quantized"
+        of = ", ".join(f"{sum(layer.quantized_in(s) for layer in layers)} in {s}" for s in SCHEMES)
+        described[name] = f"{found.method} of {found.samples} clips, of {len(layers)} layers are quantized {of}"
         described[name] += f", {norms} norms smoothed" if norms else ""
         described[name] += ", int4 weights scaled" if found.scales["decoder"] else ""
     return described

@@ -65,4 +65,4 @@ def command(
         for r in results:
             mark = "" if r.passed else "  FAILED"
             click.echo(f"{r.clip:<8}{r.stage:<15}{r.metric:<16}{r.value:>12.8g}{r.limit:>12.8g}{mark}")
-    require(results, record.name)
+    require(results, opened, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.config.schema import StormConfig
+
+DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,6 +53,15 @@ def bundle(checkpoint: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed demo checkpoint as a bundle with an engine, recorded on synthetic frames; do not change it."""
+    path = tmp_path_factory.mktemp("trained") / "bundle"
+    export_bundle(DEMO, path)
+    build_cpu(Bundle.open(path))
+    return path
+
+
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
     """Copies a folder to where a test may damage it."""
@@ -77,10 +89,10 @@ def moving_clips(number: int = 8, frames: int = 8, size: int = 64) -> Iterator[N
 
 @pytest.fixture(scope="session")
 def calibrated(bundle: Path) -> Path:
-    """A copy of the bundle with a calibration called "clips"; do not change it."""
+    """A copy of the bundle with a calibration called "clips", of which every layer is quantized; do not change it."""
     from storm_edge.calibration.calibrate import calibrate
 
     path = bundle.parent / "calibrated" / "bundle"
     shutil.copytree(bundle, path)
-    calibrate(Bundle.open(path), moving_clips, "clips", samples=8)
+    calibrate(Bundle.open(path), moving_clips, "clips", samples=8, budget=math.inf)
     return path

@@ -2,7 +2,8 @@
 
 calibration/<name>/ranges.safetensors holds `<stage>/<tensor>` float32 [4] in the order of Range's fields, for a norm
 that is smoothed `smooth/<stage>/<tensor>` float32 [channels] (its range is that of the smoothed values), and the
-graphs' hashes; layers.json says of every linear layer whether it is quantized, and may be edited. Needs no onnx.
+graphs' hashes; layers.json says of every linear layer in which schemes it is quantized, and may be edited. Needs no
+onnx.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ SMOOTH = "smooth"  # before the names of scales
 ABOUT = "calibration"  # the one key of the ranges' metadata: safetensors writes several in any order
 CALIBRATED: tuple[Stage, ...] = ("vision", "temporal")  # always; the decoder only where fp8 is wanted for it
 QUANTIZED = ("int8", "fp8")  # precisions of both
+Scheme = Literal["uint8", "int8", "fp8"]  # of activations: a CPU's int8, TensorRT's int8, fp8
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Range:
 
 
 class LayerChoice(BaseModel):
-    """One linear layer: what it multiplies, and whether a build quantizes it."""
+    """One linear layer: what it multiplies, and whether a build quantizes it: in every scheme, in none, or in some."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +54,11 @@ class LayerChoice(BaseModel):
     weight: str
     shape: list[int]
     module: str
-    quantize: bool
+    quantize: bool | list[Scheme]
+
+    def quantized_in(self, scheme: Scheme) -> bool:
+        """Whether a build in `scheme` quantizes it."""
+        return self.quantize if isinstance(self.quantize, bool) else scheme in self.quantize
 
 
 class Layers(BaseModel):
@@ -66,19 +74,30 @@ class Calibration:
     """A calibration of a bundle; `sha256` is of both files, so that a change of either is a change of the build.
 
     `scales` are by stage and tensor: see export/passes/smoothquant.py. `method`, `samples`: what it was made with.
+    `budget`: the share of verification's limits that its layers were chosen for, None where they were not.
     """
 
     name: str
     method: str
     samples: str
+    budget: float | None
     ranges: dict[Stage, dict[str, Range]]
     layers: Layers
     scales: dict[Stage, dict[str, NDArray[np.float32]]]
     sha256: str
 
-    def chosen(self, stage: Stage) -> frozenset[str]:
-        """The MatMul nodes of a stage that are quantized."""
-        return frozenset(name for name, layer in self.layers.stages[stage].items() if layer.quantize)
+    def chosen(self, stage: Stage, scheme: Scheme) -> frozenset[str]:
+        """The MatMul nodes of a stage that are quantized in `scheme`."""
+        return frozenset(name for name, layer in self.layers.stages[stage].items() if layer.quantized_in(scheme))
+
+    def require_layers(self, scheme: Scheme) -> None:
+        """Raise BuildError where `scheme` would quantize nothing in the encoders: the engine's name would be a lie."""
+        if not any(self.chosen(stage, scheme) for stage in CALIBRATED):
+            instead = "fp32" if scheme == "uint8" else "fp16"
+            raise BuildError(
+                f"calibration {self.name} leaves every layer of the encoders in floating point for {scheme}, by its"
+                f" budget or by hand ({LAYERS}): build with --precision {instead}, which needs none."
+            )
 
 
 def graph_identity(bundle: Bundle, stage: Stage) -> str:
@@ -102,7 +121,7 @@ def find_calibration(bundle: Bundle, name: str | None) -> Calibration:
     return _read(bundle, name)
 
 
-def find_scaling(bundle: Bundle, name: str | None) -> Calibration | None:
+def find_awq(bundle: Bundle, name: str | None) -> Calibration | None:
     """The calibration called `name`, or the only one, that scales the language model for int4; None where none does.
 
     Raises BuildError where several do and none is named.
@@ -130,9 +149,11 @@ def find_language(bundle: Bundle, name: str | None) -> Calibration:
 def calibration_of(bundle: Bundle, precision: str, llm_precision: str, name: str | None) -> Calibration | None:
     """The calibration that a build reads, None where it reads none; raises what the functions above raise."""
     ranges = find_calibration(bundle, name) if precision in QUANTIZED else None
+    if ranges:
+        ranges.require_layers("fp8" if precision == "fp8" else "int8")
     if llm_precision == "fp8":
         return find_language(bundle, ranges.name if ranges else name)
-    return ranges or (find_scaling(bundle, name) if llm_precision == "int4" else None)
+    return ranges or (find_awq(bundle, name) if llm_precision == "int4" else None)
 
 
 def _find_of_decoder(
@@ -194,7 +215,7 @@ def _read_files(bundle: Bundle, name: str) -> Calibration:
         for tensor, scale in scales[stage].items():
             if scale.dtype != np.float32 or scale.ndim != 1 or not (np.isfinite(scale) & (scale > 0)).all():
                 raise BuildError(f"the scales of {tensor} in {ranges_file} are no positive numbers: {again}.")
-    made_with = str(about.get("method", "?")), str(about.get("samples", "?"))
+    made_with = str(about.get("method", "?")), str(about.get("samples", "?")), _budget(about.get("budget"), ranges_file)
     return Calibration(name, *made_with, ranges, layers, scales, digest)
 
 
@@ -209,6 +230,16 @@ def _range(values: NDArray[Any], what: str) -> Range:
     if not all(map(math.isfinite, values)) or not low < high or min(int8, largest) <= 0:
         raise BuildError(f"the range of {what} is {values.tolist()}, which is none: repeat `storm calibrate`.")
     return Range(low, high, int8, largest)
+
+
+def _budget(value: Any, file: Path) -> float | None:
+    try:
+        budget = None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        budget = -1.0
+    if budget is not None and not budget > 0:
+        raise BuildError(f"the budget in {file} is no positive number: repeat `storm calibrate`.")
+    return budget
 
 
 def _canonical(layers: Layers) -> bytes:

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.runtime.answer.stages import Stages, flatten_visual, load_onnxruntime_decoder
-from storm_edge.runtime.bundle.engine import SIMULATED, CheckResult, EngineRecord, engine_graph
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.bundle.reference import Clip, read_clip
 from storm_edge.runtime.errors import EngineError, ParityError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.proof.advice import advise
 from storm_edge.runtime.proof.figures import difference
 from storm_edge.runtime.sessions.base import to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -81,7 +82,7 @@ def verify(
     for name in bundle.manifest.clips:
         progress(name)
         clip = read_clip(bundle, name)
-        label = name.removeprefix("reference/").removesuffix(".safetensors")
+        label = label_of(name)
         results.extend(_check_clip(stages, label, clip, record))
         if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
             results.extend(_check_chain(stages, label, clip, record))
@@ -109,10 +110,10 @@ def verify_prepared(bundle: Bundle, record: EngineRecord, *, threads: int | None
             continue
         for name in bundle.manifest.clips:
             clip = read_clip(bundle, name)
-            label = name.removeprefix("reference/").removesuffix(".safetensors")
+            label = label_of(name)
             source = clip[given] if stage == "vision" else clip[given][None].astype(_NUMPY[record.precision])
             ours = session.run(**{given: source})[expected]
-            results.extend(_compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
+            results.extend(compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
     if record.llm_api == "onnxruntime" and "decoder" in record.graphs:
         embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
         try:
@@ -121,46 +122,30 @@ def verify_prepared(bundle: Bundle, record: EngineRecord, *, threads: int | None
             return results
         for name in bundle.manifest.clips:
             clip = read_clip(bundle, name)
-            label = name.removeprefix("reference/").removesuffix(".safetensors")
+            label = label_of(name)
             limits = LLM_LIMITS[record.llm_precision]
-            results.extend(_check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
+            results.extend(check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
     return results
 
 
-def require(results: list[CheckResult], name: str) -> None:
-    """Raise ParityError naming the worst failing row, if any row fails."""
+def require(results: list[CheckResult], bundle: Bundle, record: EngineRecord) -> None:
+    """Raise ParityError naming the first failing row and what to do about it, if any row fails."""
     failed = [r for r in results if not r.passed]
     if failed:
         first = failed[0]
         raise ParityError(
-            f"engine {name} differs from the checkpoint: {len(failed)} of {len(results)} checks failed,"
+            f"engine {record.name} differs from the checkpoint: {len(failed)} of {len(results)} checks failed,"
             f" first {first.stage} {first.metric} = {first.value:.6g} (limit {first.limit:.6g}) on {first.clip}:"
-            f" do not use it; {_advice(name, first.stage)}."
+            f" do not use it; {advise(bundle, record, first.stage)}."
         )
-
-
-def _advice(name: str, stage: str) -> str:
-    """What to do about an engine whose `stage` fails first."""
-    encoders, _, llm = name.removesuffix(SIMULATED).partition("-llm-")
-    if stage != "decoder" and encoders.endswith(("-int8", "-fp8")):
-        return (
-            "record clips like those it was calibrated on with `storm export --clips`, and leave the layers that cost"
-            " most in floating point with `storm calibrate --analyze --max-loss 0.05`"
-        )
-    llm = llm or encoders.rpartition("-")[2]  # named once where both have the same
-    if stage == "decoder" and llm == "fp8":
-        return "calibrate on clips like those it will see with `storm calibrate --llm`, or take --llm-precision bf16"
-    if stage == "decoder" and llm == "int4":
-        return "scale its weights with `storm calibrate --awq`, or take --llm-precision int8"
-    return "build it again, or report it if that does not help"
 
 
 def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     tokens = stages.vision(clip["frames"])
-    yield from _compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
+    yield from compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
     visual = stages.temporal(clip["tokens"])
-    yield from _compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
-    yield from _check_decoder(
+    yield from compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
+    yield from check_decoder(
         stages.decoder, label, "decoder", clip, clip["visual_tokens"], LLM_LIMITS[record.llm_precision]
     )
 
@@ -168,10 +153,10 @@ def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) ->
 def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     """From frames to tokens with each stage fed by the one before it."""
     visual = stages.temporal(stages.vision(clip["frames"]))
-    yield from _compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
+    yield from compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
     # The decoder is given what the encoders made, so what they are allowed, it is.
     limits = _looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
-    yield from _check_decoder(stages.decoder, label, "chain decoder", clip, visual, limits)
+    yield from check_decoder(stages.decoder, label, "chain decoder", clip, visual, limits)
 
 
 def _looser(a: Limits, b: Limits) -> Limits:
@@ -184,7 +169,7 @@ def _looser(a: Limits, b: Limits) -> Limits:
     )
 
 
-def _check_decoder(
+def check_decoder(
     llm: LanguageModel, label: str, stage: str, clip: Clip, visual: NDArray[np.float32], limits: Limits
 ) -> Iterator[CheckResult]:
     """Prefill the prompt, then feed the reference's tokens one by one and compare logits and choices at every step."""
@@ -194,7 +179,7 @@ def _check_decoder(
     rows = [llm.append(np.concatenate([before, flatten_visual(llm, visual, newline), after]))]
     rows += [llm.append(llm.embed([int(token)])) for token in clip["greedy"][:-1]]
     logits = np.stack(rows)  # (steps, vocabulary)
-    yield from _compare(label, stage, logits, clip["logits"], limits)
+    yield from compare(label, stage, logits, clip["logits"], limits)
     best, second = np.sort(clip["logits"], axis=1)[:, -1:-3:-1].T  # each (steps,)
     decided = best - second >= limits.tie * np.abs(best)
     agreeing = float(np.mean((logits.argmax(axis=1) == clip["greedy"])[decided])) if decided.any() else 1.0
@@ -208,7 +193,8 @@ def _check_decoder(
     )
 
 
-def _compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], limits: Limits) -> Iterator[CheckResult]:
+def compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], limits: Limits) -> Iterator[CheckResult]:
+    """A row per figure of a stage's output against the reference; raises ParityError where their shapes differ."""
     if ours.shape != theirs.shape:
         raise ParityError(
             f"{stage} gives shape {list(ours.shape)} on {clip}, the reference has {list(theirs.shape)}: build it again."
@@ -221,6 +207,11 @@ def _compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], li
     ):
         # A NaN compares false with everything, so it fails.
         yield CheckResult(clip=clip, stage=stage, metric=metric, value=value, limit=limit, passed=passed)
+
+
+def label_of(name: str) -> str:
+    """What a reference clip's file is called in results."""
+    return name.removeprefix("reference/").removesuffix(".safetensors")
 
 
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.float16, "fp8": np.float16}  # of a prepared graph's inputs

@@ -63,7 +63,7 @@ def publish_onnxruntime(
         with memory_limit(memory_needed(bundle)):
             results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
         try:
-            require(results, name)
+            require(results, bundle, record)
         except ParityError:
             if not allow_mismatch:
                 raise

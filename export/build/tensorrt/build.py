@@ -82,7 +82,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     found = _prepared_before(bundle, goal.name, key)
     if found is not None:
         if not options.allow_mismatch:
-            require(found.verification, goal.name)
+            require(found.verification, bundle, found)
         return found
     progress("prepare")
     try:
@@ -122,7 +122,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     with memory_limit(memory_needed(bundle)):
         results = verify_prepared(bundle, record, threads=options.threads)
     if not options.allow_mismatch:
-        require(results, goal.name)
+        require(results, bundle, record)
     record = record.model_copy(update={"verification": results})
     before = _existing(bundle, record.name)
     if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
@@ -149,7 +149,7 @@ def _compile(
         if found.state == "built" or not goal.here or set(found.graphs) != set(STAGES):
             progress("unchanged")
             if not options.allow_mismatch:
-                require(found.verification, found.name)
+                require(found.verification, bundle, found)
             return found
         return _verify_compiled(bundle, found, options, progress)
     with publish_folder(bundle.root, f"engines/{prepared.name}") as folder:
@@ -191,7 +191,7 @@ def _verified(
     running = record.model_copy(update={"state": "built", "graphs": graphs})
     results = verify(bundle, running, threads=options.threads, progress=progress)
     if not options.allow_mismatch:
-        require(results, record.name)
+        require(results, bundle, record)
     passed = all(r.passed for r in results)
     return record.model_copy(update={"state": "built", "verified": passed, "verification": results})
 
