@@ -9,8 +9,8 @@ import pytest
 H264 = ("libx264", "yuv420p", {"g": "12", "bf": "2"})
 HEVC = ("libx265", "yuv420p", {"preset": "ultrafast", "x265-params": "keyint=12:open-gop=1:log-level=none"})
 VP9 = ("libvpx-vp9", "yuv420p", {"g": "12", "deadline": "realtime", "cpu-used": "8"})
-# x264 reads memory it has not written, so that the same pictures give other files from run to run (MALLOC_PERTURB_ shows
-# it). Without loss, what comes out is what went in, whatever it chose.
+# x264 reads memory it has not written, so that the same pictures give other files from run to run, as
+# MALLOC_PERTURB_ shows. Without loss, what comes out is what went in, whatever it chose.
 LOSSLESS = {"g": "10", "qp": "0"}
 AV1 = ("libsvtav1", "yuv420p", {"g": "12", "preset": "12"})
 MPEG4 = ("mpeg4", "yuv420p", {"g": "12", "bf": "2"})
