@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
+from storm_edge.cli.options import threads_option
+from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
 
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--engine", help="Engine to verify; default: the newest that was verified when it was built.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@threads_option()
 @click.option("--files", is_flag=True, help="Hash the files only; needs neither an engine nor its memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print figures and timings as JSON.")
 @click.pass_context
@@ -36,15 +38,15 @@ def command(
             check_engine_hashes(opened, record)
             results = verify(opened, record, threads=threads, progress=step)
     if files:
-        click.echo(json.dumps({"passed": True, "seconds": step.seconds}) if as_json else f"{bundle}: {unchanged}")
+        echo(json.dumps({"passed": True, "seconds": step.seconds}) if as_json else f"{bundle}: {unchanged}")
         return
     if as_json:
         rows, passed = [r.model_dump(mode="json") for r in results], all(r.passed for r in results)
         click.echo(json.dumps({"engine": record.name, "passed": passed, "checks": rows, "seconds": step.seconds}))
     else:
-        click.echo(f"engine {record.name}, {unchanged}")
-        click.echo(f"{'clip':<8}{'stage':<15}{'figure':<16}{'measured':>12}{'limit':>12}")
+        echo(f"engine {record.name}, {unchanged}")
+        echo(f"{'clip':<8}{'stage':<15}{'figure':<16}{'measured':>12}{'limit':>12}")
         for r in results:
             mark = "" if r.passed else "  FAILED"
-            click.echo(f"{r.clip:<8}{r.stage:<15}{r.metric:<16}{r.value:>12.8g}{r.limit:>12.8g}{mark}")
+            echo(f"{r.clip:<8}{r.stage:<15}{r.metric:<16}{r.value:>12.8g}{r.limit:>12.8g}{mark}")
     require(results, record.name)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_open: set[Path] = set()  # staged folders of this process
 
 
 @contextmanager
@@ -31,6 +32,7 @@ def staging(destination: Path) -> Iterator[Path]:
     _remove_abandoned(destination)
     staged = destination.parent / f".{destination.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
     staged.mkdir()
+    _open.add(staged)
     try:
         yield staged
         _sync(staged)
@@ -43,6 +45,13 @@ def staging(destination: Path) -> Iterator[Path]:
             e.filename = str(destination)
         raise
     finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        _open.discard(staged)
+
+
+def abandon_all() -> None:
+    """Remove every folder that this process has begun and not published: for a process that is about to be ended."""
+    for staged in list(_open):
         shutil.rmtree(staged, ignore_errors=True)
 
 
