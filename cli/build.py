@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from storm_edge.cli.options import COUNT, threads_option
+from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress, say
 
 _SHAPES = ("min_shapes", "opt_shapes", "max_shapes")
@@ -28,8 +30,8 @@ _TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max
     "--sm", metavar="SM,...", help="Target rtx: GPUs to compile for, 86,89,120 for instance; none need be here."
 )
 @click.option("--stages", default="vision,temporal,decoder", show_default=True, help="TensorRT targets: what to build.")
-@click.option("--max-frames", type=click.IntRange(1), default=128, show_default=True, help="Longest clip, in frames.")
-@click.option("--max-length", type=click.IntRange(1), help="Tokens of the KV cache; default: the model's context.")
+@click.option("--max-frames", type=COUNT, default=128, show_default=True, help="Longest clip, in frames.")
+@click.option("--max-length", type=COUNT, help="Tokens of the KV cache; default: the model's context.")
 @click.option(
     "--int4-block",
     type=click.Choice(["32", "64", "128"]),
@@ -46,7 +48,7 @@ _TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max
 )
 @click.option("--allow-mismatch", is_flag=True, help="Publish an engine that fails verification.")
 @click.option("--trust-engines", is_flag=True, help="Let an engine that somebody else compiled count as built.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads for the verification; default: all cores.")
+@threads_option("CPU threads for the verification; default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engine's record and timings as JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: Any) -> None:
@@ -107,7 +109,7 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         passed = sum(r.passed for r in record.verification)
         say(ctx, f"{bundle}/engines/{record.name}: {passed} of {len(record.verification)} checks passed.")
     if record.state == "built" and not record.verified:
-        click.echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)
+        echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)
 
 
 def _refuse(ctx: click.Context, names: Collection[str], why: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import click
 
 from storm_edge.calibration.methods import MIN_FRAMES, MIN_SAMPLES, Method
+from storm_edge.cli.options import threads_option
 from storm_edge.cli.progress import progress, say
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.proof.advice import BUDGET
@@ -67,7 +68,7 @@ _REST = "the rest stays in floating point, so that verification passes (layers.j
 @click.option("--awq", is_flag=True, help="Scale the language model's weights by what they multiply, for int4.")
 @click.option("--llm", is_flag=True, help="Observe the language model too, as --llm-precision fp8 needs.")
 @click.option("--name", help="What to call it in the bundle; default: demo, or the folder's name.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: str | None, **options: Any) -> None:

@@ -6,6 +6,8 @@ import json
 
 import click
 
+from storm_edge.cli.printing import echo
+
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -18,6 +20,6 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     for section, items in facts.items():
-        click.echo(f"{section}:")
+        echo(f"{section}:")
         for name, value in items.items():
-            click.echo(f"  {name:<17}{value}")
+            echo(f"  {name:<17}{value}")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from storm_edge.cli.options import COUNT, threads_option
+from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
 from storm_edge.runtime.errors import UsageError
 
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 @click.option("--engine", help="Engine to evaluate; default: the newest verified one for this machine.")
 @click.option("--trust-engines", is_flag=True, help="Also run an engine that was not built by you on this machine.")
 @click.option("--no-check", is_flag=True, help="Do not hash files that were not read on this machine before.")
-@click.option("-n", "number", type=click.IntRange(1), help="Questions to ask; default: all of a folder, 200 of demo.")
-@click.option("--frames", type=click.IntRange(1), help="Frames to look at; default: 32, of demo its clips' 16.")
-@click.option("--sample", type=click.IntRange(1), help="Keep every N-th pooled frame.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@click.option("-n", "number", type=COUNT, help="Questions to ask; default: all of a folder, 200 of demo.")
+@click.option("--frames", type=COUNT, help="Frames to look at; default: 32, of demo its clips' 16.")
+@click.option("--sample", type=COUNT, help="Keep every N-th pooled frame.")
+@threads_option()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every result here, and go on from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.pass_context
@@ -79,12 +81,12 @@ def command(
         report |= {"interval": [overall.low, overall.high], "types": {k: asdict(s) for k, s in kinds.items()}}
         click.echo(json.dumps(report | {"logit_divergence": asdict(divergence)}))
         return
-    click.echo(f"engine {pipeline.engine.name}, {len(results)} questions of {data}")
-    click.echo(f"{'type':<24}{'right':>12}{'accuracy':>11}{'95% interval':>18}")
+    echo(f"engine {pipeline.engine.name}, {len(results)} questions of {data}")
+    echo(f"{'type':<24}{'right':>12}{'accuracy':>11}{'95% interval':>18}")
     for kind, score in kinds.items():
-        click.echo(_row(kind, score))
-    click.echo(_row("all", overall))
-    click.echo(
+        echo(_row(kind, score))
+    echo(_row("all", overall))
+    echo(
         f"logits against PyTorch over {divergence.tokens} reference tokens: mean KL {divergence.kl:.2e},"
         f" {divergence.agreeing:.1%} choose the same token"
     )

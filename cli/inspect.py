@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from storm_edge.cli.printing import echo
+
 if TYPE_CHECKING:
     from storm_edge.runtime.bundle.manifest import Bundle
 
@@ -33,14 +35,14 @@ def command(bundle: Path, as_json: bool) -> None:
         return
     for key, value in facts.items():
         if isinstance(value, dict):
-            click.echo(f"{key}:")
+            echo(f"{key}:")
             for name, item in value.items():
-                click.echo(f"  {name}: {item}")
+                echo(f"  {name}: {item}")
         elif isinstance(value, list):
             for item in value:
-                click.echo(f"{key}: {item}")
+                echo(f"{key}: {item}")
         else:
-            click.echo(f"{key}: {value}")
+            echo(f"{key}: {value}")
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:

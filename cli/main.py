@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 import logging
-import signal
+import os
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
+from storm_edge.cli.ending import STOPPED, end_when_told
+from storm_edge.cli.printing import LONGEST, echo, one_line
 from storm_edge.runtime.errors import StormError
 
 # verb -> its line in `storm --help`, which imports no verb.
@@ -53,12 +56,21 @@ class Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
+class _OneLine(logging.Formatter):
+    """What is logged names what comes from files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
 def _switch_on(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     assert option.name is not None
     if value:
         ctx.find_root().obj[option.name] = True
         if option.name == "verbose":
-            logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(_OneLine("%(asctime)s %(name)s: %(message)s"))
+            logging.basicConfig(handlers=[handler])
             logging.getLogger("storm_edge").setLevel(logging.INFO)
 
 
@@ -79,36 +91,45 @@ def storm() -> None:
 
 def main() -> None:
     """Run the command line; exits the process."""
+    end_when_told()
     switches = {"verbose": False, "quiet": False}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that nothing half-written stays
+    code: int
     try:
-        code = storm.main(standalone_mode=False, obj=switches)
-        sys.exit(code if isinstance(code, int) else 0)
+        returned = storm.main(standalone_mode=False, obj=switches)
+        sys.stdout.flush()  # here, where a full disk or a reader that went away is understood
+        code = returned if isinstance(returned, int) else 0
     except click.ClickException as e:
         context = e.ctx if isinstance(e, click.UsageError) else None
         hint = f": see `{context.command_path} --help`" if context else ""
-        click.echo(f"error: {' '.join(e.format_message().split()).rstrip('.')}{hint}.", err=True)
-        sys.exit(2)
+        code = _fail(f"{' '.join(e.format_message().split()).rstrip('.')}{hint}.", switches["verbose"], 2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(130)
+        _say("stopped")
+        code = STOPPED
     except BrokenPipeError:
-        sys.exit(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries again at its end, and says that it failed
+        code = 1
     except StormError as e:
-        _fail(str(e), switches["verbose"])
-        sys.exit(e.exit_code)
+        code = _fail(str(e), switches["verbose"], e.exit_code)
     except OSError as e:
-        _fail(
-            f"{e.filename or 'the file system'}: {e.strerror or e}: free the space or correct the permissions.",
-            switches["verbose"],
-        )
-        sys.exit(1)
+        where = os.fsdecode(e.filename) if isinstance(e.filename, str | bytes) else "the file system"
+        code = _fail(f"{where}: {e.strerror or e}: free the space or correct the permissions.", switches["verbose"], 1)
+    except MemoryError:
+        code = _fail("this machine has too little memory for it: see `storm plan`.", switches["verbose"], 1)
     except Exception as e:
-        _fail(f"unexpected {type(e).__name__}: {e}. `storm -v` shows where; please report it.", switches["verbose"])
-        sys.exit(1)
+        told = f"unexpected {type(e).__name__}: {e}"
+        code = _fail(f"{one_line(told, 300)}. `storm -v` shows where; please report it.", switches["verbose"], 1)
+    sys.exit(code)
 
 
-def _fail(message: str, verbose: bool) -> None:
+def _fail(message: str, verbose: bool, code: int) -> int:
+    """Print why a command failed; returns its exit status."""
     if verbose:
-        traceback.print_exc()
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+        for line in traceback.format_exc().splitlines():
+            _say(line)
+    _say(f"error: {one_line(message, LONGEST - len('error: '))}")
+    return code
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # whoever closed stderr wants to hear nothing
+        echo(line, err=True)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from storm_edge.cli.options import COUNT
+from storm_edge.cli.printing import echo
+
 if TYPE_CHECKING:
     from storm_edge.runtime.config.schema import StormConfig
     from storm_edge.runtime.machine.targets import Target
@@ -18,13 +21,13 @@ if TYPE_CHECKING:
 @click.command("plan")
 @click.argument("model")
 @click.option("--target", "target_name", required=True, help="What to plan for; `storm doctor` lists the targets.")
-@click.option("--frames", type=click.IntRange(1), default=32, show_default=True, help="Frames of a clip.")
+@click.option("--frames", type=COUNT, default=32, show_default=True, help="Frames of a clip.")
 @click.option("--precision", help="Precision of the vision tower and temporal encoder; default: the target's.")
 @click.option("--llm-precision", help="Precision of the language model; default: the target's.")
-@click.option("--sample", type=click.IntRange(1), help="Keep every N-th pooled frame; default: the model's.")
-@click.option("--temporal-pool", type=click.IntRange(1), help="Frames averaged; default: the model's.")
-@click.option("--spatial-pool", type=click.IntRange(1), help="Side of the averaged block; default: the model's.")
-@click.option("--memory", type=click.IntRange(1), help="GB of the device, where there are several; default: the most.")
+@click.option("--sample", type=COUNT, help="Keep every N-th pooled frame; default: the model's.")
+@click.option("--temporal-pool", type=COUNT, help="Frames averaged; default: the model's.")
+@click.option("--spatial-pool", type=COUNT, help="Side of the averaged block; default: the model's.")
+@click.option("--memory", type=COUNT, help="GB of the device, where there are several; default: the most.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON: bytes, FLOPs, seconds.")
 def command(
     model: str,
@@ -64,7 +67,7 @@ def command(
         click.echo(json.dumps(as_dict(model, plan, advice, notes)))
         return
     for line in [*table(model, plan), *verdict(plan, advice, where), *(f"note: {note}" for note in notes)]:
-        click.echo(line)
+        echo(line)
 
 
 def model_config(model: str) -> StormConfig:

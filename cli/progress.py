@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from storm_edge.cli.printing import echo, one_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+_WIDEST = 200  # characters of a step's name
 LATEST = 1.0  # seconds that a command may take without a sign of life
 _log = logging.getLogger("storm_edge.cli")
 
@@ -39,7 +42,7 @@ class Steps:
     def detail(self, text: str) -> None:
         """Show what the step is at, without counting it as one."""
         if self._shown is not None and self._task is not None:
-            self._shown.update(self._task, description=f"{self._verb}: {text}")
+            self._shown.update(self._task, description=one_line(f"{self._verb}: {text}", _WIDEST))
 
     def end(self) -> None:
         """End the last step."""
@@ -54,7 +57,7 @@ class Steps:
 def say(ctx: click.Context, text: str) -> None:
     """Print what a person wants to know after a command, unless -q was given."""
     if not ctx.obj["quiet"]:
-        click.echo(text)
+        echo(text)
 
 
 def listing(names: list[str], most: int = 5) -> str:
@@ -80,7 +83,7 @@ def _spinner() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     shown = Progress(*columns, console=Console(stderr=True), transient=True)
     timer = threading.Timer(LATEST, shown.start)
     timer.daemon = True

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from storm_edge.cli.options import threads_option
+from storm_edge.cli.printing import answer as print_answer
+from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
 
 
@@ -27,7 +30,7 @@ from storm_edge.cli.progress import progress
 @click.option("--repetition-penalty", type=float, default=1.0, help="Above 1 discourages repeating tokens.")
 @click.option("--seed", type=int, help="Seed of the draw.")
 @click.option("--stop", multiple=True, help="End the answer before this text; may be repeated.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@threads_option()
 @click.option("--json", "as_json", is_flag=True, help="Print answer, timestamps, counts and timings as JSON.")
 @click.pass_context
 def command(
@@ -80,10 +83,10 @@ def command(
         click.echo(json.dumps(result))
         return
     for piece in answer:
-        click.echo(piece, nl=False)
-    click.echo()
+        print_answer(piece)
+    echo()
     if not ctx.obj["quiet"]:
-        click.echo(_summary(pipeline.engine.name, vars(answer.stats)), err=True)
+        echo(_summary(pipeline.engine.name, vars(answer.stats)), err=True)
 
 
 def _summary(engine: str, stats: dict[str, object]) -> str:

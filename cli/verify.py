@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from storm_edge.cli.options import threads_option
+from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import listing, progress
 
 
@@ -14,7 +16,7 @@ from storm_edge.cli.progress import listing, progress
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--engine", help="Engine to verify; default: the newest that was verified when it was built.")
 @click.option("--trust-engines", is_flag=True, help="Also run an engine that was not built by you on this machine.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@threads_option()
 @click.option("--files", is_flag=True, help="Hash the files only; needs neither an engine nor its memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print figures and timings as JSON.")
 @click.pass_context
@@ -47,10 +49,12 @@ def command(
             check_engine_hashes(opened, record)
             results = verify(opened, record, threads=threads, progress=step)
     if unlisted and not as_json:
-        click.echo(f"not listed, and never read: {listing(unlisted)}")
+        echo(f"not listed, and never read: {listing(unlisted)}")
     if files:
-        facts: dict[str, object] = {"passed": True, "unlisted": unlisted, "seconds": step.seconds}
-        click.echo(json.dumps(facts) if as_json else f"{bundle}: {unchanged}")
+        if as_json:
+            click.echo(json.dumps({"passed": True, "unlisted": unlisted, "seconds": step.seconds}))
+        else:
+            echo(f"{bundle}: {unchanged}")
         return
     if as_json:
         reference = opened.manifest.reference.model_dump(mode="json")
@@ -58,11 +62,11 @@ def command(
         facts = {"engine": record.name, "passed": passed, "reference": reference, "unlisted": unlisted}
         click.echo(json.dumps({**facts, "checks": rows, "seconds": step.seconds}))
     else:
-        click.echo(f"engine {record.name}, {unchanged}")
+        echo(f"engine {record.name}, {unchanged}")
         for line in describe_reference(opened.manifest.reference):
-            click.echo(line)
-        click.echo(f"{'clip':<8}{'stage':<15}{'figure':<16}{'measured':>12}{'limit':>12}")
+            echo(line)
+        echo(f"{'clip':<8}{'stage':<15}{'figure':<16}{'measured':>12}{'limit':>12}")
         for r in results:
             mark = "" if r.passed else "  FAILED"
-            click.echo(f"{r.clip:<8}{r.stage:<15}{r.metric:<16}{r.value:>12.8g}{r.limit:>12.8g}{mark}")
+            echo(f"{r.clip:<8}{r.stage:<15}{r.metric:<16}{r.value:>12.8g}{r.limit:>12.8g}{mark}")
     require(results, opened, record)

@@ -17,8 +17,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from storm_edge.runtime.errors import VideoError
-from storm_edge.runtime.video.opening import open_video
+from storm_edge.runtime.video.opening import open_video, unreadable
 from storm_edge.runtime.video.sampling import TOLERANCE, Shot
 
 # Their indexes say where keyframes are, and their packets when they are shown: only these are searched.
@@ -84,7 +83,7 @@ class VideoFile:
         """
         first = next(self.shots(), None)
         if first is None:
-            raise VideoError(f"no frame of {self} can be read: it is empty, damaged or cut short.")
+            raise unreadable(self)
         last = self._last()
         if last is None:
             last = first.time
@@ -159,7 +158,7 @@ class VideoFile:
         latest, shift = None, 0.0
         for packet in self._packets():
             frames: list[VideoFrame] = []
-            with suppress(FFmpegError):
+            with suppress(FFmpegError, MemoryError):
                 frames = self._stream.decode(packet)
             for frame in frames:
                 follows = 0.0 if latest is None else latest + gap

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.video.container import VideoFile
 from storm_edge.runtime.video.listing import frame_times
+from storm_edge.runtime.video.opening import check_file, unreadable
 from storm_edge.runtime.video.resizing import Pixels, Resizer
 from storm_edge.runtime.video.sampling import TOLERANCE, Shot
 
@@ -27,6 +28,8 @@ class FrameFolder:
             self._images = sorted((p for p in path.iterdir() if _is_image(p)), key=_natural)
         except OSError as error:
             raise VideoError(f"cannot read {path}: {error.strerror}; check its permissions.") from error
+        for image in self._images:  # a pipe or a device among them is named before anything is decoded
+            check_file(image)
         if not self._images:
             raise VideoError(f"the folder {path} holds no images ({' '.join(IMAGES)}): name a video or their folder.")
         self._times = frame_times(len(self._images), timestamps)
@@ -51,7 +54,7 @@ class FrameFolder:
         with VideoFile(path) as image:
             shot = next(image.shots(), None)
             if shot is None:
-                raise VideoError(f"{path} cannot be read: it is damaged or cut short; restore it or take it out.")
+                raise unreadable(path)
             # A resizer for every image: each has an orientation of its own.
             return Resizer(self._size)(shot.frame)
 
@@ -60,7 +63,7 @@ class FrameFolder:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGES and not path.name.startswith(".") and not path.is_dir()
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:

@@ -19,7 +19,7 @@ from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.video.container import VideoFile
 from storm_edge.runtime.video.folder import FrameFolder
 from storm_edge.runtime.video.listing import FrameStream, from_array
-from storm_edge.runtime.video.opening import check_file
+from storm_edge.runtime.video.opening import check_file, unreadable
 from storm_edge.runtime.video.resizing import Pixels, Resizer
 from storm_edge.runtime.video.sampling import Shot, Source, paced, shown_at, spread
 
@@ -58,6 +58,7 @@ def read_frames(
     Frames repeat where more are asked for than the video has; their timestamps are always the source's own.
     Resized by swscale, bicubic, without keeping the aspect ratio, so that of a file's pixels makes no difference;
     upright as the file's display matrix says; transparency is dropped.
+    An image has at most 8192 x 8192 pixels in all, a video 8192 x 4320; more are refused before room is made for them.
     Memory does not grow with the length, except for an iterable with `frames=N`: its end is not known before it is
     reached, so all its frames are kept at the model's size.
 
@@ -98,7 +99,7 @@ def _chosen(video: Source[Payload], frames: int | None, fps: float | None) -> It
     shots = video.shots()
     head = next(shots, None)
     if head is None:
-        raise VideoError(f"no frame of {video} can be read: it is empty, damaged or cut short.")
+        raise unreadable(video)
     shots = chain([head], shots)
     yield from shots if fps is None else shown_at(paced(head.time, fps), shots, until_end=True, skip=video.skip)
 

@@ -11,8 +11,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
+from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
+
+from storm_edge.runtime.errors import VideoError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -20,6 +23,9 @@ Pixels = npt.NDArray[np.uint8]
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE, _BITEXACT = 1 << 2, 1 << 13, 1 << 14, 1 << 18, 1 << 19
 # By default swscale halves the chroma of RGB and is up to 13 levels off. Bit-exact: the same bytes on x86 and arm.
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE | _BITEXACT
+
+# A side may be so many times as long as it shall be; from 52 times on swscale refuses some shapes.
+_LONG = 32
 
 
 def _unlisted(kind: type[Any], value: object) -> Any:
@@ -42,6 +48,7 @@ class Resizer:
     def __init__(self, size: int) -> None:
         self._size = size
         self._to_rgb = VideoReformatter()
+        self._to_grown = VideoReformatter()
         self._to_size = VideoReformatter()
         # (a, b, c, d) of the display matrix: the point (x, y) goes to (a x + c y, b x + d y).
         self._matrix: tuple[int, int, int, int] | None = None
@@ -55,10 +62,22 @@ class Resizer:
         return _upright(self._resized(frame), self._matrix)
 
     def _resized(self, frame: VideoFrame) -> Pixels:
-        if frame.format.is_rgb:
-            # swscale rounds other RGB layouts differently when it scales them: let all scale as rgb24.
-            frame = self._to_rgb.reformat(frame, format="rgb24", interpolation=_FLAGS)
-        resized = self._to_size.reformat(frame, self._size, self._size, "rgb24", interpolation=_FLAGS)
+        size, width, height = self._size, frame.width, frame.height
+        try:
+            if frame.format.is_rgb:
+                # swscale rounds other RGB layouts differently when it scales them: let all scale as rgb24.
+                frame = self._to_rgb.reformat(frame, format="rgb24", interpolation=_FLAGS)
+            if min(width, height) < size and max(width, height) > _LONG * size:
+                # swscale cannot shorten a long side by so much while the other one is short: let that one grow first.
+                frame = self._to_grown.reformat(
+                    frame, max(width, size), max(height, size), "rgb24", interpolation=_FLAGS
+                )
+            resized = self._to_size.reformat(frame, size, size, "rgb24", interpolation=_FLAGS)
+        except (FFmpegError, MemoryError, ValueError) as error:
+            raise VideoError(
+                f"a frame of {width} x {height} pixels ({frame.format.name}) cannot be scaled to {size} x {size}:"
+                " convert it to 8-bit RGB or YUV of a more even shape."
+            ) from error
         return np.asarray(resized.to_ndarray(), dtype=np.uint8)
 
 

@@ -1,5 +1,7 @@
 """A folder of images is a video whose frames are its images."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,30 @@ def test_a_damaged_image_is_named(tmp_path, media):
 def test_timestamps_that_do_not_fit_the_folder_are_refused_at_once(folder):
     with pytest.raises(UsageError, match="give one for each of 12 frames"):
         read_frames(folder, size=8, timestamps=[0, 1])
+
+
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(tmp_path, media):
+    media.write(tmp_path / "0.png", media.pattern(1), "png", pixels="rgb24", container="image2pipe")
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(VideoError, match=r"1\.png is not a file"):
+        read_frames(tmp_path, size=8)
+
+
+def test_a_folder_of_links_and_a_link_to_it_are_read(folder, tmp_path, media):
+    (tmp_path / "links").mkdir()
+    for i in range(3):
+        (tmp_path / "links" / f"{i}.png").symlink_to(folder / f"frame{3 * i}.png")
+    (tmp_path / "link").symlink_to(tmp_path / "links")
+    frames, _ = media.read(tmp_path / "link", size=8)
+    np.testing.assert_array_equal(frames[:, 4, 4, 0], [0, 60, 120])
+
+
+def test_a_link_to_a_device_and_one_that_leads_nowhere_are_named(tmp_path, media):
+    media.write(tmp_path / "0.png", media.pattern(1), "png", pixels="rgb24", container="image2pipe")
+    (tmp_path / "1.png").symlink_to("/dev/zero")
+    with pytest.raises(VideoError, match=r"1\.png is not a file"):
+        read_frames(tmp_path, size=8)
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "1.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(VideoError, match=r"there is no file .*1\.png"):
+        read_frames(tmp_path, size=8)

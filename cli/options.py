@@ -1,0 +1,19 @@
+"""Options that several verbs have, and the bounds that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+MAX_THREADS = 1024
+# Beyond these a number is a slip of the keyboard: no model here looks at as many frames, no folder has more questions.
+COUNT = click.IntRange(1, 1_000_000)
+
+
+def threads_option(help: str = "CPU threads; default: all cores.") -> Callable[[Decorated], Decorated]:
+    """--threads, the same on every verb that has it."""
+    return click.option("--threads", type=click.IntRange(1, MAX_THREADS), help=help)
