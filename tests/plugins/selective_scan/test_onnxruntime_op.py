@@ -99,10 +99,10 @@ def test_a_wrong_shape_is_refused_by_name(scan_inputs, run):
     ("sizes", "words"),
     [
         ((1, 2, 1, 257), "state must be 1 to 256, got 257"),
-        ((1, 2, 1, 0), "state must be 1 to 256, got 0"),
-        ((0, 2, 1, 4), "batch must be at least 1, got 0"),
-        ((1, 0, 1, 4), "length must be at least 1, got 0"),
-        ((1, 2, 0, 4), "channels must be at least 1, got 0"),
+        ((1, 2, 1, 0), "A .* must have state of at least 1"),
+        ((0, 2, 1, 4), "u .* must have batch of at least 1"),
+        ((1, 0, 1, 4), "u .* must have length of at least 1"),
+        ((1, 2, 0, 4), "u .* must have channels of at least 1"),
     ],
 )
 def test_sizes_that_the_kernel_does_not_take_are_refused(sizes, words, scan_inputs, run):

@@ -315,11 +315,11 @@ void disagreeing_shapes(const Library& library) {
     expect(plugin.build->configurePlugin(both.data(), inputs, both.data() + inputs, 2) != 0, "wrong shapes were taken");
     expect_told(words);
   };
-  told(kCases[0], 2, {35, 16}, "storm::SelectiveScan: A [channels, state] must have channels = 34");
+  told(kCases[0], 2, {35, 16}, "storm::SelectiveScan: A [channels, state] must have shape [34, state], got [35, 16]");
   told(kCases[0], 3, {2, 300}, "B [batch, length, state] must have 3 axes, got shape [2, 300]");
-  told(kCases[0], 0, {2, 0, 34}, "u [batch, length, channels] must have no empty axis, got shape [2, 0, 34]");
-  told(kCases[1], 3, {2, 4, 34}, "storm::CausalConv1d: initial_state [batch, width-1, channels] must have width = 4");
-  told(scan_case(1, 3, 2, 257), 0, {1, 3, 2}, "at most 256 states, got 257");
+  told(kCases[0], 0, {2, 0, 34}, "u [batch, length, channels] must have length of at least 1, got shape [2, 0, 34]");
+  told(kCases[1], 3, {2, 4, 34}, "storm::CausalConv1d: initial_state [batch, width-1, channels] must have shape [2, 3, 34], got [2, 4, 34]");
+  told(scan_case(1, 3, 2, 257), 0, {1, 3, 2}, "storm::SelectiveScan: state must be 1 to 256, got 257");
   for (const Case& one : kCases) {
     const Plugin plugin = library.build_plugin(one.name);
     const auto in = describe_all(one, DataType::kBF16, false), out = describe_all(one, DataType::kBF16, true);
