@@ -1,9 +1,9 @@
 """The process in which graphs with a native operator are loaded and run: a line in describes one, a line out answers.
 
 Lines in are JSON {"op", "inputs": [{"name", "type", "shape"} | null], "outputs", "attributes", "declared", "run"}: null
-is an input left out, a type may be "sequence", and "declared" says what the graph tells of the inputs' shapes before they
-come: "shape" or "nothing". Lines out are JSON {"outcome": "answer" | "load" | "run", "words"}: where an error was raised,
-and which.
+is an input left out, a type may be "sequence", and "declared" says what the graph tells of the inputs' shapes before
+they come: "shape" or "nothing". Lines out are JSON {"outcome": "answer" | "load" | "run", "words"}: where an error was
+raised, and which.
 """
 
 from __future__ import annotations
