@@ -22,6 +22,7 @@ LARGEST_FILE = 1 << 30
 LINE = 500  # characters
 CACHE = ".cache/storm-edge"  # what commands may leave in the home
 NOBODY = "65534"
+_READ_ALL = 2  # the number of CAP_DAC_READ_SEARCH
 _NEW = ("engines", "graphs", "calibration")  # where a build or a calibration adds
 
 
@@ -181,7 +182,10 @@ def left_behind(place: Place, before: dict[str, tuple[int, int, int]], writes: b
 
 def drop_root() -> None:
     """Root's commands could write anywhere; nobody's cannot. Reading stays, for a Python in root's own folder."""
-    if os.geteuid() == 0:
-        keep = "+dac_read_search"
-        setpriv = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--inh-caps", keep]
-        os.execvp("setpriv", [*setpriv, "--ambient-caps", keep, sys.executable, *sys.argv])
+    if os.geteuid() != 0:
+        return
+    setpriv = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
+    able = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("CapEff"))
+    if int(able.split()[1], 16) & 1 << _READ_ALL:  # containers often lack it
+        setpriv += ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+    os.execvp("setpriv", [*setpriv, sys.executable, *sys.argv])
