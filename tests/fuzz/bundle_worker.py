@@ -87,7 +87,8 @@ def judge(case: dict[str, Any], base: Path, clips: Path, prepared: list[str], ro
         run["faults"] += [
             f"{name} has a secret" for name in (*canary.spilled(root / "said"), *canary.spilled(place.bundle))
         ]
-        run["faults"] += list(left_behind(place, inside, argv[0] in ("build", "calibrate")))
+        if run["code"] >= 0:  # what is killed cannot clean up
+            run["faults"] += list(left_behind(place, inside, argv[0] in ("build", "calibrate")))
         if run["faults"] or run["code"]:
             break
         inside = entries(place.bundle)

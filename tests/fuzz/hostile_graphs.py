@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
-from hostile import BUILDING, READING, Scene, attack, seal
+from hostile import BUILDING, Scene, attack, seal
 from hostile_external import STAGES, edit
 from mutate import mutate_bytes
 from onnx import TensorProto, helper, numpy_helper
@@ -159,6 +157,22 @@ def operator_inputs(scene: Scene) -> str:
     return f"{op} with {how}"
 
 
+def _nested(depth: int) -> bytes:
+    """The encoding of a graph with a node that has a graph, and so on: libraries refuse to make one."""
+
+    def field(number: int, content: bytes) -> bytes:
+        length, encoded = len(content), b""
+        while length > 127:
+            encoded, length = encoded + bytes([length & 127 | 128]), length >> 7
+        return bytes([number << 3 | 2]) + encoded + bytes([length]) + content
+
+    graph = b""
+    for _ in range(depth):
+        attribute = field(1, b"then_branch") + field(6, graph)  # AttributeProto.g
+        graph = field(1, field(4, b"If") + field(5, attribute))  # GraphProto.node
+    return field(7, graph)  # ModelProto.graph
+
+
 @attack("nodes")
 def odd_model(scene: Scene) -> str:
     """Models that are none: other versions, recursion, deep nesting, names of megabytes, bytes at random."""
@@ -166,9 +180,10 @@ def odd_model(scene: Scene) -> str:
     how = scene.rng.choice(
         ("bytes", "opset", "recursion", "nesting", "names", "empty", "cycle", "domain", "controls", "ir")
     )
-    if how in ("bytes", "empty"):
-        path = scene.bundle / f"graphs/{stage}.onnx"
-        scene.write(f"graphs/{stage}.onnx", mutate_bytes(path.read_bytes(), scene.rng) if how == "bytes" else b"")
+    if how in ("bytes", "empty", "nesting"):
+        data = (scene.bundle / f"graphs/{stage}.onnx").read_bytes()
+        changed = {"bytes": mutate_bytes(data, scene.rng), "empty": b"", "nesting": data + _nested(3000)}
+        scene.write(f"graphs/{stage}.onnx", changed[how])
         seal(scene.bundle)
         return f"{how} of {stage}"
 
@@ -181,11 +196,6 @@ def odd_model(scene: Scene) -> str:
             model.functions.append(helper.make_function("x", "F", ["x"], ["y"], [inner], [helper.make_opsetid("x", 1)]))
             model.opset_import.append(helper.make_opsetid("x", 1))
             model.graph.node.append(helper.make_node("F", [node.output[0]], ["again"], domain="x"))
-        elif how == "nesting":
-            graph = helper.make_graph([], "leaf", [], [])
-            for _ in range(40):
-                graph = helper.make_graph([helper.make_node("If", ["c"], [], then_branch=graph)], "g", [], [])
-            model.graph.node.append(helper.make_node("If", ["c"], [], then_branch=graph))
         elif how == "names":
             node.name, node.doc_string = "n" * 3_000_000, "d" * 3_000_000
         elif how == "cycle":
@@ -235,19 +245,3 @@ def odd_inputs(scene: Scene) -> str:
         scene.write("manifest.json", data)
         seal(scene.bundle)
     return f"{side} of {stage}: {how}" + (", told" if told else "")
-
-
-@attack("contract", READING)
-def graphs_swapped(scene: Scene) -> str:
-    """The file of one stage under the name of another."""
-    one, other = scene.rng.sample(STAGES, 2)
-    data = scene.json("manifest.json")
-    data["graphs"][one], data["graphs"][other] = data["graphs"][other], data["graphs"][one]
-    scene.write("manifest.json", data)
-    for record in Path(scene.bundle / "engines").glob("*/engine.json"):
-        name = record.relative_to(scene.bundle).as_posix()
-        engine = scene.json(name)
-        engine["graphs"] = {stage: data["graphs"][stage]["file"] for stage in engine["graphs"]}
-        scene.write(name, engine)
-    seal(scene.bundle)
-    return f"{one} and {other} swapped"

@@ -73,6 +73,22 @@ def forged_engine(scene: Scene) -> str:
     return f"an engine with {str(change)[:60]}"
 
 
+@attack("contract", READING)
+def graphs_swapped(scene: Scene) -> str:
+    """The file of one stage under the name of another."""
+    one, other = scene.rng.sample(("vision", "temporal", "decoder"), 2)
+    data = scene.json("manifest.json")
+    data["graphs"][one], data["graphs"][other] = data["graphs"][other], data["graphs"][one]
+    scene.write("manifest.json", data)
+    for record in (scene.bundle / "engines").glob("*/engine.json"):
+        name = record.relative_to(scene.bundle).as_posix()
+        engine = scene.json(name)
+        engine["graphs"] = {stage: data["graphs"][stage]["file"] for stage in engine["graphs"]}
+        scene.write(name, engine)
+    seal(scene.bundle)
+    return f"{one} and {other} swapped"
+
+
 @attack("engines", CHOOSING)
 def tensorrt_plan(scene: Scene) -> str:
     """Plans for TensorRT that somebody else built: bytes that a runtime would make a program of."""

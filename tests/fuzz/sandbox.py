@@ -126,7 +126,9 @@ def _left_running() -> list[str]:
 def _bad_errors(raw: bytes, code: int) -> list[str]:
     text = raw.decode(errors="replace")
     lines = text.splitlines()
-    found = [f"stderr has {word!r}" for word in ("Traceback", "unexpected", "panicked", "Warning:") if word in text]
+    found = [
+        f"stderr has {word!r}" for word in ("Traceback", "error: unexpected", "panicked", "Warning:") if word in text
+    ]
     if code in (1, 2) and len(lines) != 1:
         found.append(f"{len(lines)} lines on stderr")
     longest = max(map(len, lines), default=0)
