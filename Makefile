@@ -137,9 +137,10 @@ test-sanitize: $(STAMP) ## The CPU kernels' tests under AddressSanitizer, UBSan 
 	  echo "storm_cpu_test with $$sanitizers:"; $$build/storm_cpu_test; \
 	done
 
-fuzz: $(STAMP) ## Open 500 damaged videos, 200 models, 200 calibrations; kill export and build 50 times (minutes)
+fuzz: $(STAMP) ## Damaged videos, models and calibrations, 500 hostile bundles, 50 killed commands (minutes)
 	@failed=0; \
 	$(BIN)/python tests/fuzz/run.py --videos 500 --models 200 --calibrations 200 || failed=1; \
+	$(BIN)/python tests/fuzz/bundles.py --cases 500 || failed=1; \
 	$(BIN)/python tests/fuzz/kill.py --kills 50 || failed=1; \
 	echo "fuzz: $$([ $$failed = 0 ] && echo passed || echo FAILED) in $$SECONDS s"; exit $$failed
 
