@@ -130,6 +130,8 @@ def read_engine(bundle: Bundle, name: str) -> EngineRecord:
     foreign += [f for f in record.graphs.values() if f not in record.files and f not in bundle.manifest.files]
     if foreign:
         raise EngineError(f"{path} names {foreign[0][:120]!r}, which is none of its own files: {again}.")
+    if record.api and "tensorrt" not in record.versions:
+        raise EngineError(f"{path} does not say which TensorRT built it: {again}.")
     for file, spec in record.files.items():
         try:
             size = size_of(bundle.root, file)

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 from google.protobuf.message import DecodeError
 
 from storm_edge.runtime.bundle.contract import TensorSpec
+from storm_edge.plugins.causal_conv1d import op as causal_conv1d
+from storm_edge.plugins.selective_scan import op as selective_scan
 from storm_edge.runtime.bundle.door import open_file, size_of
 from storm_edge.runtime.errors import BundleError, StormError
 
@@ -37,6 +39,7 @@ _OPERATORS: Mapping[str, frozenset[str]] = {
     "com.microsoft": frozenset({"MatMulNBits", "GroupQueryAttention"}),
     "storm": frozenset({"SelectiveScan", "CausalConv1d"}),
 }
+_SCHEMAS = {op.NAME: op.SCHEMA for op in (selective_scan, causal_conv1d)}
 # ONNX Runtime's own, in the domain of ONNX.
 _CONTRIBUTED = frozenset({"SimplifiedLayerNormalization"})
 
@@ -77,6 +80,11 @@ def check_graph(root: Path, name: str, rules: GraphRules, error: type[StormError
         allowed = node.op_type in known or (not node.domain and node.op_type in _CONTRIBUTED)
         if not allowed or (node.op_type in _FUNCTION_ONLY and not in_function):
             _refuse(path, f"no graph of ours has a node {node.domain or 'ai.onnx'}::{node.op_type}, and it does", error)
+        if node.domain == "storm" and not in_function:
+            schema = _SCHEMAS[node.op_type]
+            counts, wanted = (len(node.input), len(node.output)), (len(schema.inputs), len(schema.outputs))
+            if counts != wanted or not all(node.input):
+                _refuse(path, f"a node {node.op_type} has {counts[0]} inputs and {counts[1]} outputs", error)
     for function in model.functions:
         if function.domain != "storm" or function.name not in _OPERATORS["storm"]:
             _refuse(path, f"it defines a function {function.domain}::{function.name}", error)

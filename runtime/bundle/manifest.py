@@ -95,7 +95,7 @@ class Manifest(_Record):
     graphs: dict[Stage, GraphSpec]
     embedding: str
     tokenizer: str
-    clips: list[str]
+    clips: Annotated[list[str], Field(max_length=64)]
     reference: ReferenceSpec
     operators: dict[str, int]
     checkpoint_sha256: str
@@ -281,7 +281,9 @@ def _read_manifest(root: Path) -> tuple[Manifest, str]:
     named += [g.data for g in manifest.graphs.values() if g.data]
     absent = [name for name in named if name not in manifest.files]
     if absent or set(manifest.graphs) != set(STAGES):
-        raise BundleError(f"{path} is incomplete ({', '.join(absent) or 'graphs'}): repeat `storm export`.")
+        raise BundleError(
+            f"{path} is incomplete ({', '.join(map(repr, absent[:3])) or 'graphs'}): repeat `storm export`."
+        )
     for stage, graph in manifest.graphs.items():
         expected = contract(manifest.config, manifest.dtype, stage)
         folder = graph.file.rpartition("/")[0]
