@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import DecodeError
 
-from storm_edge.runtime.bundle.contract import TensorSpec
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.selective_scan import op as selective_scan
+from storm_edge.runtime.bundle.contract import TensorSpec
 from storm_edge.runtime.bundle.door import open_file, size_of
 from storm_edge.runtime.errors import BundleError, StormError
 
