@@ -20,8 +20,10 @@ from storm_edge.export.passes.quantize import Scheme
 from storm_edge.runtime.bundle.calibration import Range
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
+from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 
 Asked = Callable[[], Iterable[tuple[Frames, str]]]  # clips uint8 [T, H, W, 3] with a question each
 
@@ -74,23 +76,22 @@ class Analysis:
             )
 
 
-def fp32_decoder(bundle: Bundle, threads: int | None) -> OnnxRuntimeDecoder:
+def fp32_decoder(bundle: Bundle, threads: int | None) -> Generator:
     """The bundle's language model in fp32."""
     if bundle.manifest.dtype == "float32":
         return _decoder(bundle, bundle.path(bundle.manifest.graphs["decoder"].file), threads)
     return decoder_of(bundle, *fp32_graph(bundle, "decoder", {}), threads)
 
 
-def decoder_of(
-    bundle: Bundle, model: onnx.ModelProto, readers: dict[str, Reader], threads: int | None
-) -> OnnxRuntimeDecoder:
+def decoder_of(bundle: Bundle, model: onnx.ModelProto, readers: dict[str, Reader], threads: int | None) -> Generator:
     """A decoder graph, loaded."""
     with TemporaryDirectory(prefix="storm-calibrate-") as folder:
         save_model(model, Path(folder) / "decoder.onnx", "decoder.data", readers)
         return _decoder(bundle, Path(folder) / "decoder.onnx", threads)
 
 
-def _decoder(bundle: Bundle, path: Path, threads: int | None) -> OnnxRuntimeDecoder:
+def _decoder(bundle: Bundle, path: Path, threads: int | None) -> Generator:
     llm = bundle.config.llm
     embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
-    return OnnxRuntimeDecoder(path, llm, embedding, max_length=llm.max_position_embeddings, threads=threads)
+    model = OnnxRuntimeDecoder(path, llm, embedding, max_length=llm.max_position_embeddings, threads=threads)
+    return StepwiseGenerator(model)
