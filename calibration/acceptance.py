@@ -14,7 +14,7 @@ from storm_edge.runtime.bundle.calibration import Scheme
 from storm_edge.runtime.bundle.engine import CheckResult
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.reference import read_clip
-from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.proof.verify import LIMITS, check_decoder, compare, label_of
 
 Keys = frozenset[Key]
@@ -26,7 +26,7 @@ class Acceptance:
     """Switched encoders on the reference clips of their bundle; `llm` None leaves the logits out."""
 
     def __init__(
-        self, bundle: Bundle, encoders: SwitchedEncoders, scheme: Scheme, llm: Callable[[], LanguageModel] | None
+        self, bundle: Bundle, encoders: SwitchedEncoders, scheme: Scheme, llm: Callable[[], Generator] | None
     ) -> None:
         self._encoders, self._llm = encoders, llm
         self._limits = LIMITS["fp8" if scheme == "fp8" else "int8"]

@@ -25,7 +25,7 @@ from storm_edge.export.passes.nbits_weights import nbits_weights
 from storm_edge.export.passes.smoothquant import Group, smoothquant, smoothquant_groups
 from storm_edge.export.passes.tensors import values
 from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.base import Generator
 
 ALPHAS = tuple(i / 10 for i in range(1, 11))  # 0 changes nothing
 ROWS = 2048  # of a group's input, on which a candidate is measured
@@ -162,7 +162,7 @@ def _activations(
     return magnitudes, {name: np.concatenate(some[name]) for name in names}
 
 
-def _int4_decoder(bundle: Bundle, scales: dict[str, Float32], block: int, threads: int | None) -> LanguageModel:
+def _int4_decoder(bundle: Bundle, scales: dict[str, Float32], block: int, threads: int | None) -> Generator:
     model, readers = fp32_graph(bundle, "decoder", {})
     smoothquant(model, readers, scales)
     nbits_weights(model, readers, 4, block, in_8=INT4_KEPT)

@@ -20,9 +20,10 @@ from storm_edge.calibration.losses import AnswerLoss
 from storm_edge.calibration.observe import Watcher, add_to, give_out
 from storm_edge.export.graph_file import Reader, save_model
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers
-from storm_edge.runtime.answer.stages import flatten_visual
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 Float32 = NDArray[np.float32]
@@ -52,8 +53,9 @@ class Prompts:
         detail("answers")
         llm = fp32_decoder(bundle, threads)
         loss = AnswerLoss(bundle, llm, [question for _, question in some], visual)
+        embed = EmbeddingTable.open(bundle.path(bundle.manifest.embedding)).rows
         rows = [
-            np.concatenate([llm.embed(before), flatten_visual(llm, clip, loss.newline), llm.embed(after)])
+            splice(embed, SplicedPrompt(before, flatten_visual(embed, clip, loss.newline), after))
             for clip, (before, after) in zip(visual, loss.tokens, strict=True)
         ]
         return cls(visual, loss, rows)

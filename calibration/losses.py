@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.calibration.switched import Float32, Key, SwitchedEncoders
-from storm_edge.runtime.answer.stages import flatten_visual
 from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.base import Generator
+from storm_edge.runtime.llm.forced import divergences, log_softmax, mean_divergence
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
+from storm_edge.runtime.llm.sampling import SamplingOptions
+from storm_edge.runtime.llm.splice import SplicedPrompt
 
 ANSWER_TOKENS = 8  # of an answer, compared one by one
 
@@ -51,7 +53,7 @@ class AnswerLoss:
     def __init__(
         self,
         bundle: Bundle,
-        llm: LanguageModel,
+        llm: Generator,
         questions: Sequence[str],
         reference: Sequence[Float32],
     ) -> None:
@@ -63,13 +65,11 @@ class AnswerLoss:
         self._answers: list[list[int]] = []
         self._expected: list[NDArray[np.float64]] = []
         for i, visual in enumerate(reference):
-            rows = [self._prefill(llm, i, visual)]
-            answer = [int(rows[0].argmax())]
-            while answer[-1] not in chat.eos_ids and len(answer) < ANSWER_TOKENS:
-                rows.append(llm.append(llm.embed(answer[-1:])))
-                answer.append(int(rows[-1].argmax()))
-            self._answers.append(answer)
-            self._expected.append(_log_softmax(np.stack(rows)))
+            prompt = self._prompt(llm, i, visual)
+            greedy = list(llm.start(prompt, SamplingOptions(max_tokens=ANSWER_TOKENS), ends=()))
+            ended = next((n for n, token in enumerate(greedy, 1) if token in chat.eos_ids), len(greedy))
+            self._answers.append(greedy[:ended])
+            self._expected.append(log_softmax(llm.forced(prompt, self._answers[-1])))
 
     @property
     def tokens(self) -> list[tuple[list[int], list[int]]]:
@@ -80,33 +80,23 @@ class AnswerLoss:
         """The divergence."""
         return self.of(self._llm, visual)
 
-    def of(self, llm: LanguageModel, visual: Sequence[Float32]) -> float:
+    def of(self, llm: Generator, visual: Sequence[Float32]) -> float:
         """The divergence of another language model's answers."""
         steps = []
         for i, (answer, expected) in enumerate(zip(self._answers, self._expected, strict=True)):
-            rows = [self._prefill(llm, i, visual[i])]
-            rows += [llm.append(llm.embed([token])) for token in answer[:-1]]
-            steps.append((np.exp(expected) * (expected - _log_softmax(np.stack(rows)))).sum(axis=1))
-        # Rounding leaves a tiny negative sum where there is no difference.
-        return max(0.0, float(np.concatenate(steps).mean()))
+            logits = llm.forced(self._prompt(llm, i, visual[i]), answer)
+            steps.append(divergences(expected, log_softmax(logits)))
+        return mean_divergence(steps)
 
-    def _prefill(self, llm: LanguageModel, i: int, visual: Float32) -> NDArray[np.float32]:
+    def _prompt(self, llm: Generator, i: int, visual: Float32) -> SplicedPrompt:
         prompt = self._prompts[i]
-        rows = flatten_visual(llm, visual, self.newline)
-        llm.rewind(0)
-        return llm.append(np.concatenate([llm.embed(prompt.before), rows, llm.embed(prompt.after)]))
+        return SplicedPrompt(prompt.before, llm.visual_rows(visual, self.newline), prompt.after)
 
 
 def relative_error(ours: Sequence[Float32], theirs: Sequence[Float32]) -> float:
     """|ours - theirs| / |theirs| over all arrays together."""
     off = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(ours, theirs, strict=True))
     return float(np.sqrt(off / sum(float(np.square(b, dtype=np.float64).sum()) for b in theirs)))
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
 
 
 class Probe:

@@ -1,12 +1,37 @@
-"""Whose turn it is on a pipeline: one caller at a time, and of all answers only the newest goes on."""
+"""What was said about a video, and whose turn it is on a pipeline."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.llm.prompt import Message
+
+
+class Said(Protocol):
+    """An answer, as far as it was read."""
+
+    text: str
+
+
+class Conversation:
+    """Questions and what was read of their answers; the video stands before the first question."""
+
+    def __init__(self) -> None:
+        self._turns: list[tuple[str, Said]] = []
+
+    def asking(self, text: str) -> list[Message]:
+        """The messages so far with one more question."""
+        said = [(Message("user", question), Message("assistant", answer.text)) for question, answer in self._turns]
+        messages = [message for turn in said for message in turn] + [Message("user", text)]
+        return [Message("user", messages[0].text, video=True), *messages[1:]]
+
+    def add(self, question: str, answer: Said) -> None:
+        """Remember a turn. What is read of its answer later still counts."""
+        self._turns.append((question, answer))
 
 
 class Turns:
@@ -17,7 +42,6 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest = 0
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -31,17 +55,3 @@ class Turns:
             yield
         finally:
             self._lock.release()
-
-    def begin(self) -> Callable[[], None]:
-        """Make all earlier answers stale; what is returned raises UsageError once this one is."""
-        self._newest += 1
-        turn = self._newest
-
-        def check() -> None:
-            if turn != self._newest:
-                raise UsageError(
-                    "another question was asked on this pipeline before this answer was read to its end: read an answer"
-                    " to its end first, or use another pipeline (pipeline.worker())."
-                )
-
-        return check

@@ -1,7 +1,5 @@
 """From a bundle to answers: `load`, `Pipeline.open`, `Video.ask` and `Video.chat`.
 
-The language model keeps the keys and values of one token sequence. What a new prompt shares with it from the start is
-not computed again: the visual tokens of a video for each further question, the conversation for each further turn.
 A pipeline and its videos serve one caller at a time (see `conversation`); `worker` makes another on the same weights.
 """
 
@@ -16,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from storm_edge.runtime.answer.conversation import Turns
-from storm_edge.runtime.answer.stages import VISION_BATCH, Float32, Stages, flatten_visual
+from storm_edge.runtime.answer.conversation import Conversation, Turns
+from storm_edge.runtime.answer.stages import VISION_BATCH, Float32, Stages
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
@@ -25,6 +23,7 @@ from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
+from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.machine.memory import peak_memory_bytes
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.video import FrameBatch, read_frames
@@ -97,10 +96,7 @@ class Pipeline:
         self.bundle, self.engine, self.stages, self.prompt = bundle, record, stages, prompt
         self.newline = prompt.newline_id if bundle.config.reduction.newline_token else None
         self._serials = itertools.count(1)
-        self._sequence: list[int] = []  # keys of the positions that the language model holds
-        self._generation: Generation | None = None
         self.turns = Turns()
-        self._check = self.turns.begin()
 
     def worker(self) -> Pipeline:
         """Another pipeline on the same weights, with a sequence and a key-value cache of its own, for another thread.
@@ -164,11 +160,11 @@ class Pipeline:
         start = time.perf_counter()
         visual = self.stages.temporal(np.concatenate(tokens))[:, ::sample]  # (1, kept, N / p, D)
         seconds["temporal"] = time.perf_counter() - start
-        rows = flatten_visual(self.stages.decoder, visual, self.newline)
+        rows = self.stages.generator.visual_rows(visual, self.newline)
         return Video(self, next(self._serials), rows, np.concatenate(times), seconds)
 
     def _check_budget(self, frames: int, sample: int) -> None:
-        config, capacity = self.bundle.config, self.stages.decoder.capacity
+        config, capacity = self.bundle.config, self.stages.generator.capacity
         needed = config.visual_tokens(frames, sample)
         if needed >= capacity:
             raise UsageError(
@@ -176,54 +172,26 @@ class Pipeline:
                 " answer: take fewer frames, or add temporal sampling (sample=2 halves the tokens)."
             )
 
-    def _prefill(self, video: Video, messages: list[Message]) -> tuple[npt.NDArray[np.float32], int, int]:
-        """Bring the language model to a prompt's end: logits, the prompt's length, and how much of it was reused."""
-        llm = self.stages.decoder
-        ids = self.prompt.render(messages)
-        # Positions of text are their token id, those of a video a negative number that no other video has.
-        visual = [-(video.serial << 32) - i for i in range(len(video.rows))]
-        keys = [*ids.before, *visual, *ids.after]
-        if len(keys) >= llm.capacity:
-            raise UsageError(
-                f"the prompt has {len(keys)} tokens, {len(visual)} of them visual, the language model holds"
-                f" {llm.capacity} with the answer: shorten the question, take fewer frames or add temporal sampling."
-            )
-        held = (self._sequence + (self._generation.ids if self._generation else []))[: llm.position]
-        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(held, keys, strict=False)))
-        prefix = len(ids.before) + len(visual)
-        if len(messages) == 1:
-            # Reusing a part of the question would change the last bits with what was asked before.
-            shared = min(shared, prefix)
-        shared = min(shared, len(keys) - 1)  # the last position is needed for its logits
-        self._check = self.turns.begin()
-        llm.rewind(shared)
-        self._sequence, self._generation = keys[:shared], None
-        if shared < prefix:
-            llm.append(np.concatenate([llm.embed(ids.before), video.rows])[shared:])
-        self._sequence = keys[: llm.position]
-        logits = llm.append(llm.embed(ids.after)[llm.position - prefix :])
-        self._sequence = keys
-        return logits, len(keys), shared
-
     def answer(self, video: Video, messages: list[Message], options: SamplingOptions) -> Answer:
         """Start answering a conversation about a video; the tokens are computed while the answer is iterated.
 
         To be called by who holds the pipeline.
         """
         start = time.perf_counter()
-        logits, length, reused = self._prefill(video, messages)
-        self._generation = Generation(self.stages.decoder, self.prompt, logits, options, self._check)
+        ids = self.prompt.render(messages)
+        prompt = SplicedPrompt(ids.before, video.rows, ids.after, video.serial, continues=len(messages) > 1)
+        tokens = self.stages.generator.start(prompt, options, self.prompt.eos_ids)
         stats = AnswerStats(
             frames=len(video.timestamps),
             visual_tokens=len(video.rows),
-            prompt_tokens=length,
-            reused_tokens=reused,
+            prompt_tokens=len(prompt.keys),
+            reused_tokens=tokens.reused,
             answer_tokens=0,
             finish="unfinished",
             seconds=video.seconds | {"prefill": time.perf_counter() - start},
             peak_memory_bytes=0,
         )
-        return Answer(self._generation, stats, self.turns)
+        return Answer(Generation(tokens, self.prompt.stream(), options.stop), stats, self.turns)
 
 
 def _without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
@@ -249,7 +217,7 @@ class Video:
     ):
         self._pipeline, self.serial, self.rows = pipeline, serial, rows
         self.timestamps, self.seconds = timestamps, seconds
-        self._chat: list[tuple[str, Answer]] = []
+        self._conversation = Conversation()
 
     def ask(self, question: str, options: SamplingOptions | None = None) -> Answer:
         """Ask one question by itself; raises UsageError where it does not fit."""
@@ -259,13 +227,8 @@ class Video:
     def chat(self, text: str, options: SamplingOptions | None = None) -> Answer:
         """Continue the conversation of earlier `chat` calls with what was read of their answers."""
         with self._pipeline.turns.held():
-            messages = []
-            for question, answer in self._chat:
-                messages += [Message("user", question), Message("assistant", answer.text)]
-            messages.append(Message("user", text))
-            messages[0] = Message("user", messages[0].text, video=True)
-            answer = self._pipeline.answer(self, messages, options or SamplingOptions())
-            self._chat.append((text, answer))
+            answer = self._pipeline.answer(self, self._conversation.asking(text), options or SamplingOptions())
+            self._conversation.add(text, answer)
             return answer
 
 

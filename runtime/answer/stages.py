@@ -14,11 +14,12 @@ from storm_edge.plugins.libraries import TENSORRT, build_command, find_library
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, file_sha256
 from storm_edge.runtime.errors import EngineError
-from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
+from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 from storm_edge.runtime.machine.probe import probe
-from storm_edge.runtime.sessions.base import Session, beside
+from storm_edge.runtime.sessions.base import Session
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession, has_cuda
 
 VISION_BATCH = 8  # frames; more gain nothing on a CPU, and memory for activations grows with them
@@ -31,7 +32,7 @@ class Stages:
 
     vision_session: Session
     temporal_session: Session
-    decoder: LanguageModel
+    generator: Generator
     temporal_pool: int
 
     @classmethod
@@ -50,8 +51,8 @@ class Stages:
         return cls(*loaded, temporal_pool=bundle.config.reduction.temporal_pool)
 
     def worker(self) -> Stages:
-        """The same loaded graphs with a language model of its own position and cache; raises EngineError."""
-        return replace(self, decoder=self.decoder.worker())
+        """The same loaded graphs with a generator of its own sequence; raises EngineError."""
+        return replace(self, generator=self.generator.worker())
 
     def vision(self, frames: NDArray[np.uint8]) -> Float32:
         """Frames (T, H, W, 3) -> tokens (T, N, D), a batch at a time."""
@@ -70,19 +71,21 @@ class Stages:
 
 def _load_onnxruntime(
     bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None
-) -> tuple[Session, Session, LanguageModel]:
+) -> tuple[Session, Session, Generator]:
     path = {stage: engine_graph(bundle, record, stage) for stage in STAGES}
     llm = bundle.config.llm
     return (
         OnnxRuntimeSession(path["vision"], threads, literal=record.simulated),
         OnnxRuntimeSession(path["temporal"], threads, literal=record.simulated),
-        OnnxRuntimeDecoder(path["decoder"], llm, embedding, max_length=llm.max_position_embeddings, threads=threads),
+        StepwiseGenerator(
+            OnnxRuntimeDecoder(path["decoder"], llm, embedding, max_length=llm.max_position_embeddings, threads=threads)
+        ),
     )
 
 
 def _load_tensorrt(
     bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None
-) -> tuple[Session, Session, LanguageModel]:
+) -> tuple[Session, Session, Generator]:
     from storm_edge.runtime.llm.tensorrt import TensorRTDecoder
     from storm_edge.runtime.sessions.tensorrt import TensorRTSession
 
@@ -111,26 +114,16 @@ def _load_tensorrt(
     decoder = session("decoder")
     capacity = decoder.largest("past_key_0")[2]
     chunk = decoder.largest("inputs_embeds")[1]
-    return vision, temporal, TensorRTDecoder(decoder, bundle.config.llm, embedding, capacity, chunk)
+    model = TensorRTDecoder(decoder, bundle.config.llm, embedding, capacity, chunk)
+    return vision, temporal, StepwiseGenerator(model)
 
 
 def load_onnxruntime_decoder(
     bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None = None
-) -> LanguageModel:
+) -> Generator:
     """The decoder of an engine that leaves it to ONNX Runtime: in CUDA where that can, else on the CPU."""
     llm = bundle.config.llm
     length = record.max_length or llm.max_position_embeddings
     graph = engine_graph(bundle, record, "decoder")
-    return OnnxRuntimeDecoder(graph, llm, embedding, max_length=length, threads=threads, cuda=has_cuda())
-
-
-def flatten_visual(llm: LanguageModel, visual: Float32, newline: int | None) -> Float32:
-    """Visual tokens (1, F, n, D) of F pooled frames as rows of the prompt (F * n, D).
-
-    With `newline` the embedding of that token follows every frame's tokens.
-    """
-    frames: Float32 = beside(visual[0], llm.embed([0]))  # (F, n, D)
-    if newline is not None:
-        rows = np.broadcast_to(llm.embed([newline]), (len(frames), 1, frames.shape[-1]))
-        frames = np.concatenate([frames, rows], axis=1)
-    return frames.reshape(-1, frames.shape[-1])
+    model = OnnxRuntimeDecoder(graph, llm, embedding, max_length=length, threads=threads, cuda=has_cuda())
+    return StepwiseGenerator(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import BundleError, EngineError, UsageError
+from storm_edge.runtime.llm.decoder import CHUNK, StepwiseDecoder
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache
 from storm_edge.runtime.sessions.onnxruntime import create_session, import_onnxruntime
@@ -21,8 +21,8 @@ Float32Array = npt.NDArray[np.float32]
 _TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-class OnnxRuntimeDecoder:
-    """Implements `LanguageModel`. Prompts are appended in chunks, which bounds the attention's memory."""
+class OnnxRuntimeDecoder(StepwiseDecoder):
+    """Implements `LanguageModel`."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class OnnxRuntimeDecoder:
         config: LanguageConfig,
         embedding: EmbeddingTable,
         max_length: int,
-        chunk: int = 256,
+        chunk: int = CHUNK,
         threads: int | None = None,
         cuda: bool = False,
     ) -> None:
@@ -43,7 +43,8 @@ class OnnxRuntimeDecoder:
                 f"a length of {max_length} tokens is outside what the language model was made for:"
                 f" choose 1 to {config.max_position_embeddings}."
             )
-        self._config, self._embedding, self._max_length, self._chunk = config, embedding, max_length, chunk
+        super().__init__(embedding, max_length, chunk)
+        self._config = config
         self._session = create_session(graph_path, threads, cuda=cuda)
         found = {value.name: (value.type, list(value.shape)) for value in self._session.get_inputs()}
         self._dtype = _check_inputs(graph_path, config, found)
@@ -53,7 +54,7 @@ class OnnxRuntimeDecoder:
                 f" [{config.vocab_size}, {config.hidden_size}]: export the bundle again."
             )
         self._device = "cuda" if cuda else "cpu"
-        self._cache, self._position = self._empty_cache(), 0
+        self._cache = self._empty_cache()
 
     def _empty_cache(self) -> KvCache:
         config = self._config
@@ -62,48 +63,13 @@ class OnnxRuntimeDecoder:
             for i in range(config.num_hidden_layers)
             for kind in ("key", "value")
         ]
-        return KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, self._max_length, self._device)
+        return KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, self._capacity, self._device)
 
     def worker(self) -> OnnxRuntimeDecoder:
         """Another one with its own cache; ONNX Runtime's sessions may be run from several threads at once."""
         other = copy.copy(self)
         other._cache, other._position = self._empty_cache(), 0
         return other
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that fit."""
-        return self._max_length
-
-    @property
-    def position(self) -> int:
-        """Tokens appended so far."""
-        return self._position
-
-    def embed(self, ids: Sequence[int]) -> Float32Array:
-        """float32 [len(ids), D]."""
-        return self._embedding.rows(ids)
-
-    def append(self, embeds: Float32Array) -> Float32Array:
-        """Append [S, D] in chunks; returns the last position's logits, float32 [vocabulary]."""
-        if embeds.ndim != 2 or embeds.shape[1] != self._config.hidden_size or not len(embeds):
-            raise ValueError(f"embeds is {list(embeds.shape)}, expected [S, {self._config.hidden_size}] with S >= 1")
-        start, end = self._position, self._position + len(embeds)
-        if end > self._max_length:
-            raise UsageError(
-                f"{len(embeds)} more tokens after {start} do not fit the {self._max_length} of this engine:"
-                " use fewer frames, a larger --sample, or a shorter question."
-            )
-        for offset in range(0, len(embeds), self._chunk):
-            logits = self._run(embeds[offset : offset + self._chunk], start + offset)  # (vocabulary)
-        self._position = end
-        return logits
-
-    def rewind(self, position: int) -> None:
-        """Forget what was appended after `position`."""
-        if not 0 <= position <= self._position:
-            raise ValueError(f"cannot rewind to {position}: {self._position} tokens were appended")
-        self._position = position
 
     def _run(self, embeds: npt.NDArray[Any], start: int) -> Float32Array:
         count = len(embeds)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_edge.runtime.answer.stages import Stages, flatten_visual, load_onnxruntime_decoder
+from storm_edge.runtime.answer.stages import Stages, load_onnxruntime_decoder
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.bundle.reference import Clip, read_clip
 from storm_edge.runtime.errors import EngineError, ParityError
-from storm_edge.runtime.llm.base import LanguageModel
+from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.proof.advice import advise
 from storm_edge.runtime.proof.figures import difference
 from storm_edge.runtime.sessions.base import to_host
@@ -146,7 +147,7 @@ def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) ->
     visual = stages.temporal(clip["tokens"])
     yield from compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
     yield from check_decoder(
-        stages.decoder, label, "decoder", clip, clip["visual_tokens"], LLM_LIMITS[record.llm_precision]
+        stages.generator, label, "decoder", clip, clip["visual_tokens"], LLM_LIMITS[record.llm_precision]
     )
 
 
@@ -156,7 +157,7 @@ def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -
     yield from compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
     # The decoder is given what the encoders made, so what they are allowed, it is.
     limits = _looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
-    yield from check_decoder(stages.decoder, label, "chain decoder", clip, visual, limits)
+    yield from check_decoder(stages.generator, label, "chain decoder", clip, visual, limits)
 
 
 def _looser(a: Limits, b: Limits) -> Limits:
@@ -170,15 +171,12 @@ def _looser(a: Limits, b: Limits) -> Limits:
 
 
 def check_decoder(
-    llm: LanguageModel, label: str, stage: str, clip: Clip, visual: NDArray[np.float32], limits: Limits
+    generator: Generator, label: str, stage: str, clip: Clip, visual: NDArray[np.float32], limits: Limits
 ) -> Iterator[CheckResult]:
     """Prefill the prompt, then feed the reference's tokens one by one and compare logits and choices at every step."""
     newline = int(clip["newline"][0]) if clip["newline"].size else None
-    before, after = (llm.embed(clip[key].tolist()) for key in ("before", "after"))
-    llm.rewind(0)
-    rows = [llm.append(np.concatenate([before, flatten_visual(llm, visual, newline), after]))]
-    rows += [llm.append(llm.embed([int(token)])) for token in clip["greedy"][:-1]]
-    logits = np.stack(rows)  # (steps, vocabulary)
+    prompt = SplicedPrompt(clip["before"].tolist(), generator.visual_rows(visual, newline), clip["after"].tolist())
+    logits = generator.forced(prompt, clip["greedy"].tolist())  # (steps, vocabulary)
     yield from compare(label, stage, logits, clip["logits"], limits)
     best, second = np.sort(clip["logits"], axis=1)[:, -1:-3:-1].T  # each (steps,)
     decided = best - second >= limits.tie * np.abs(best)

@@ -25,6 +25,7 @@ from storm_edge.runtime.bundle.calibration import find_awq
 from storm_edge.runtime.bundle.engine import CheckResult
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.machine.targets import target
 
 WithOutliers = Callable[[Stage], Bundle]
@@ -68,7 +69,8 @@ def test_a_scaled_decoder_is_the_same_function(bundle: Path) -> None:
     }
     smoothquant(model, readers, scales)
     rows = rng.normal(size=(7, 128)).astype(np.float32) * 0.05
-    ours, theirs = (llm.append(rows) for llm in (decoder_of(opened, model, readers, 1), fp32_decoder(opened, 1)))
+    prompt = SplicedPrompt([], rows, [])
+    ours, theirs = (llm.forced(prompt, [0]) for llm in (decoder_of(opened, model, readers, 1), fp32_decoder(opened, 1)))
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 

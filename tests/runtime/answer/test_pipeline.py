@@ -14,6 +14,8 @@ from storm_edge.demo.encode import encode_video
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.answer.pipeline import Pipeline, Video
 from storm_edge.runtime.errors import EngineError, UsageError, VideoError
+from storm_edge.runtime.llm.stepwise import StepwiseGenerator
+from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, evaluate
 
 SHORT = SamplingOptions(max_tokens=6)
@@ -26,6 +28,12 @@ def pipeline(bundle: Path) -> Pipeline:
 
 def frames(count: int, seed: int = 0, size: int = 64) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def held(pipeline: Pipeline) -> list[int]:
+    generator = pipeline.stages.generator
+    assert isinstance(generator, StepwiseGenerator)
+    return generator.held
 
 
 def fresh_answer(bundle: Path, clip: NDArray[np.uint8], question: str) -> tuple[str, list[int]]:
@@ -71,7 +79,7 @@ def test_a_chat_continues_the_conversation(pipeline: Pipeline) -> None:
     second.read()
     assert second.stats.prompt_tokens > first.stats.prompt_tokens
     assert second.stats.reused_tokens >= first.stats.prompt_tokens - 1
-    written = pipeline.prompt.decode(key for key in pipeline._sequence if key >= 0)
+    written = pipeline.prompt.decode(key for key in held(pipeline) if key >= 0)
     assert all(part in written for part in ("What is this?", first.text.strip(), "And then?"))
 
 
@@ -129,7 +137,7 @@ def test_more_frames_than_the_buffers_hold_are_refused_before_decoding(pipeline:
 def test_more_frames_than_the_buffers_hold_are_refused_while_they_come(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(pipeline.stages.decoder), "capacity", property(lambda _: 128))
+    monkeypatch.setattr(type(pipeline.stages.generator), "capacity", property(lambda _: 128))
     endless = ((i / 30, frame) for i in range(10**9) for frame in frames(1))
     with pytest.raises(UsageError, match="visual tokens, the language model holds 128"):
         pipeline.open(endless, fps=30)
@@ -187,19 +195,29 @@ def test_an_answer_read_on_after_another_question_says_so_and_the_newer_one_is_r
     assert (newer.read(), newer._generation.ids) == fresh_answer(bundle, clip, "Which way?")
 
 
-@pytest.mark.parametrize("other", ["ask of another video", "chat", "evaluate"])
+@pytest.mark.parametrize("other", ["ask of another video", "chat", "evaluate", "divergence"])
 def test_whatever_moves_a_pipeline_on_makes_its_unread_answer_stale(pipeline: Pipeline, other: str) -> None:
     video = pipeline.open(frames(8, 7))
     stale = video.chat("What is this?", SHORT)
     next(iter(stale))
     if other == "chat":
         video.chat("And then?", SHORT)
+    elif other == "divergence":
+        logit_divergence(pipeline.bundle, pipeline.stages)
     elif other == "evaluate":
         evaluate(pipeline, [Item("a", frames(8, 8), "Why?", "b", "c")])
     else:
         pipeline.open(frames(8, 8)).ask("Why?", SHORT)
     with pytest.raises(UsageError, match="another question was asked"):
         stale.read()
+
+
+def test_a_question_after_forced_tokens_is_answered_as_before(pipeline: Pipeline) -> None:
+    video = pipeline.open(frames(8, 17))
+    text = video.ask("What?", SHORT).read()
+    logit_divergence(pipeline.bundle, pipeline.stages)
+    again = video.ask("What?", SHORT)
+    assert (again.read(), again.stats.reused_tokens) == (text, 0)
 
 
 def test_opening_a_video_leaves_an_unread_answer_as_it_is(pipeline: Pipeline, bundle: Path) -> None:
@@ -230,7 +248,7 @@ def test_what_was_read_of_a_stale_chat_answer_stays_in_the_conversation(pipeline
     with pytest.raises(UsageError, match="another question was asked"):
         next(pieces)
     video.chat("And then?", SHORT).read()
-    written = pipeline.prompt.decode(key for key in pipeline._sequence if key >= 0)
+    written = pipeline.prompt.decode(key for key in held(pipeline) if key >= 0)
     assert f"assistant\n{read}\nuser\nAnd then?" in written
 
 

@@ -7,26 +7,26 @@ from storm_edge.export.checkpoint.tokenizer import write_byte_tokenizer
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt
 from storm_edge.runtime.llm.sampling import SamplingOptions
+from storm_edge.runtime.llm.splice import SplicedPrompt
+from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 
-END = 258
+END, ASKED = 258, 7
+NOTHING = SplicedPrompt([], np.zeros((0, 1), np.float32), [ASKED])
 
 
 class _Script:
     """A language model whose tokens are given."""
 
     def __init__(self, tokens, capacity=1000):
-        self.tokens, self.capacity, self.position = tokens, capacity, 0
-
-    def logits(self):
-        return np.eye(264, dtype=np.float32)[self.tokens[self.position]]
+        self.tokens, self.capacity, self.position = [ASKED, *tokens], capacity, 0
 
     def embed(self, ids):
-        return np.array([ids], np.float32)
+        return np.array(ids, np.float32)[:, None]
 
     def append(self, embeds):
-        assert embeds[0, 0] == self.tokens[self.position]
-        self.position += 1
-        return self.logits()
+        assert embeds[:, 0].tolist() == self.tokens[self.position : self.position + len(embeds)]
+        self.position += len(embeds)
+        return np.eye(264, dtype=np.float32)[self.tokens[self.position]]
 
     def rewind(self, position):
         self.position = position
@@ -41,8 +41,13 @@ def chat(tmp_path_factory):
 
 def _answer(chat, text, capacity=1000, **options):
     model = _Script([*text.encode(), END], capacity)
-    generation = Generation(model, chat, model.logits(), SamplingOptions(**options))
+    generation = _generation(model, chat, **options)
     return list(generation), generation
+
+
+def _generation(model, chat, **options):
+    tokens = StepwiseGenerator(model).start(NOTHING, SamplingOptions(**options), chat.eos_ids)
+    return Generation(tokens, chat.stream(), options.get("stop", ()))
 
 
 def test_an_answer_streams_whole_characters_until_the_model_ends_it(chat):
@@ -68,14 +73,14 @@ def test_max_tokens_ends_the_answer_and_flushes_what_was_held(chat):
 
 
 def test_a_full_engine_ends_the_answer_without_an_error(chat):
-    pieces, generation = _answer(chat, "abcdef", capacity=3)
+    pieces, generation = _answer(chat, "abcdef", capacity=4)
     assert "".join(pieces) == "abcd"
     assert generation.finish == "length"
 
 
 def test_an_answer_can_be_left_before_its_end(chat):
     model = _Script([*b"abc", END])
-    generation = Generation(model, chat, model.logits(), SamplingOptions())
+    generation = _generation(model, chat)
     assert next(iter(generation)) == "a"
     assert generation.finish is None
     assert next(iter(generation)) == "b"

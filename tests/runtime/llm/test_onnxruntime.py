@@ -19,6 +19,8 @@ from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 from storm_edge.runtime.llm.prompt import ChatPrompt
 from storm_edge.runtime.llm.sampling import SamplingOptions
+from storm_edge.runtime.llm.splice import SplicedPrompt
+from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 
 WIDTH, VOCAB = 64, 500
 
@@ -177,12 +179,12 @@ def test_a_damaged_graph_is_an_engine_error(model, tmp_path, damage):
 def test_a_conversation_streams_from_prompt_to_text(model):
     write_byte_tokenizer(model.folder / "tokenizer", VOCAB)
     chat = ChatPrompt.open(model.folder / "tokenizer")
-    decoder = model.decoder()
+    generator = StepwiseGenerator(model.decoder())
+    prompt = SplicedPrompt(range(10), model.prompt[10:-10], range(20, 30))
     options = SamplingOptions(max_tokens=40, temperature=1.0, seed=3)
     answers = []
     for _ in range(2):
-        decoder.rewind(0)
-        generation = Generation(decoder, chat, decoder.append(model.prompt), options)
+        generation = Generation(generator.start(prompt, options, chat.eos_ids), chat.stream(), options.stop)
         answers.append("".join(generation))
         assert chat.decode(generation.ids) == answers[-1]
     assert answers[0] == answers[1]

@@ -1,3 +1,5 @@
+"""Templates, with what runs them: the sandbox and the child process."""
+
 import hashlib
 import subprocess
 import sys

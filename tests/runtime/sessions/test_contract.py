@@ -11,12 +11,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.runtime.answer.stages import flatten_visual
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import EngineError, UsageError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
+from storm_edge.runtime.llm.splice import flatten_visual
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.base import Session, to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -105,7 +105,7 @@ def test_visual_tokens_join_the_prompt_where_the_decoder_takes_it(kind: Kind, cl
     visual = kind.session("temporal").run(tokens=clip["tokens"][None])["visual_tokens"]
     llm = kind.decoder()
     before, after = (llm.embed(clip[name].tolist()) for name in ("before", "after"))
-    prompt = np.concatenate([before, flatten_visual(llm, visual, None), after])
+    prompt = np.concatenate([before, flatten_visual(llm.embed, visual, None), after])
     assert type(prompt) is type(before)
     assert close(llm.append(prompt), clip["logits"][0], kind.tolerance)
 
@@ -118,7 +118,7 @@ def test_inputs_of_a_wrong_shape_are_engine_errors(kind: Kind) -> None:
 def test_a_decoder_continues_rewinds_and_refuses_what_does_not_fit(kind: Kind, clip: dict[str, np.ndarray]) -> None:
     llm = kind.decoder()
     before, after = (llm.embed(clip[name].tolist()) for name in ("before", "after"))
-    prompt = np.concatenate([before, flatten_visual(llm, clip["visual_tokens"], None), after])
+    prompt = np.concatenate([before, flatten_visual(llm.embed, clip["visual_tokens"], None), after])
     for _ in range(2):
         llm.rewind(0)
         llm.append(prompt[:20])  # in two pieces: the second attends to the first

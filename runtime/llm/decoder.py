@@ -1,0 +1,59 @@
+"""What every decoder that computes step by step does alike: embedding, position, capacity, chunks, rewinding."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.llm.base import Float32Array
+from storm_edge.runtime.llm.embedding import EmbeddingTable
+
+CHUNK = 256  # tokens of a prompt computed at once, which bounds the attention's memory
+
+
+class StepwiseDecoder(ABC):
+    """Implements `LanguageModel` but for `worker`; a runner adds how one chunk is computed."""
+
+    def __init__(self, embedding: EmbeddingTable, capacity: int, chunk: int = CHUNK) -> None:
+        self._embedding, self._capacity, self._chunk, self._position = embedding, capacity, chunk, 0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit."""
+        return self._capacity
+
+    @property
+    def position(self) -> int:
+        """Tokens appended so far."""
+        return self._position
+
+    def embed(self, ids: Sequence[int]) -> Float32Array:
+        """float32 [len(ids), D]."""
+        return self._embedding.rows(ids)
+
+    def append(self, embeds: Float32Array) -> Float32Array:
+        """Append [S, D] in chunks; returns the last position's logits, float32 [vocabulary]."""
+        if embeds.ndim != 2 or embeds.shape[1] != self._embedding.width or not len(embeds):
+            raise ValueError(f"embeds is {list(embeds.shape)}, expected [S, {self._embedding.width}] with S >= 1")
+        start, end = self._position, self._position + len(embeds)
+        if end > self._capacity:
+            raise UsageError(
+                f"{len(embeds)} more tokens after {start} do not fit the {self._capacity} of this engine:"
+                " use fewer frames, a larger --sample, or a shorter question."
+            )
+        for offset in range(0, len(embeds), self._chunk):
+            logits = self._run(embeds[offset : offset + self._chunk], start + offset)
+        self._position = end
+        return logits
+
+    def rewind(self, position: int) -> None:
+        """Forget what was appended after `position`."""
+        if not 0 <= position <= self._position:
+            raise ValueError(f"cannot rewind to {position}: {self._position} tokens were appended")
+        self._position = position
+
+    @abstractmethod
+    def _run(self, embeds: Any, start: int) -> Float32Array:
+        """Compute a chunk [S, D] that begins at position `start`; logits of its last token, float32 [vocabulary]."""
