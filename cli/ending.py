@@ -53,8 +53,8 @@ def _guard(command: int, told: int, give: int) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(nowhere, number)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
     while byte := os.read(told, 1):
         if byte[0] in _SIGNALS:
             if not _ended(told, PATIENCE):

@@ -89,7 +89,8 @@ def test_a_command_inside_native_code_ends_with_its_children_and_leaves_nothing(
 ) -> None:
     command = [sys.executable, "-c", BUSY, str(endless), str(tmp_path / "made")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as busy:
-        assert busy.stdout is not None and busy.stderr is not None
+        assert busy.stdout is not None
+        assert busy.stderr is not None
         child = int(busy.stdout.readline())
         time.sleep(0.5)  # until the graph runs
         told = time.monotonic()
@@ -142,7 +143,8 @@ def test_the_guard_ends_with_the_command() -> None:
 def test_a_command_that_is_still_being_imported_ends_without_a_traceback(number: int) -> None:
     command = [sys.executable, "-c", STARTING, "doctor"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as starting:
-        assert starting.stdout is not None and starting.stderr is not None
+        assert starting.stdout is not None
+        assert starting.stderr is not None
         assert starting.stdout.readline() == "importing\n"
         starting.send_signal(number)
         assert starting.wait(10) == 130
