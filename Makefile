@@ -32,7 +32,18 @@ TARGET ?= cpu
 # The demo's model is recorded on clips of its own kind.
 EXPORT_FLAGS ?= $(if $(filter demo/checkpoint,$(CHECKPOINT)),--clips demo)
 
-.PHONY: help setup demo export build engine verify check test plugin fuzz test-gpu test-sanitize test-tensorrt format parity \
+# What int8 and fp8 are calibrated on: videos like those the engine will see; the demo's own clips for the demo.
+DATA ?= $(if $(filter $(DEMO),$(CHECKPOINT)),demo)
+CALIBRATION ?= $(notdir $(abspath $(DATA)))$(if $(filter fp8,$(LLM_PRECISION)),-llm)
+RANGES := $(BUNDLE)/calibration/$(CALIBRATION)/ranges.safetensors
+CALIBRATE = $(BIN)/storm calibrate $(BUNDLE) --data $(DATA) --name $(CALIBRATION) \
+  $(if $(filter fp8,$(LLM_PRECISION)),--llm) $(CALIBRATE_FLAGS)
+# What an engine needs of them: without DATA a calibration that is there already will do.
+RANGES_WANTED := $(filter int8 fp8,$(PRECISION))$(filter fp8,$(LLM_PRECISION))
+RANGES_THERE := $(if $(DATA),,$(wildcard $(BUNDLE)/calibration/*/ranges.safetensors))
+RANGES_MADE := $(if $(RANGES_WANTED),$(if $(RANGES_THERE),,$(RANGES)))
+
+.PHONY: help setup demo export build calibrate data-given engine verify check test plugin fuzz test-gpu test-sanitize test-tensorrt format parity \
   engines-report clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -69,9 +80,19 @@ export: $(CHECKPOINT)/config.json | $(STAMP) ## CHECKPOINT=... to BUNDLE=...
 build: $(STAMP) ## Engine for TARGET=... from BUNDLE=...
 	$(BIN)/storm build $(BUNDLE) --target $(TARGET)
 
-engine: $(BUNDLE)/manifest.json ## CHECKPOINT=... to an engine for TARGET=... PRECISION=...; alone: the demo, here
+calibrate: data-given $(BUNDLE)/manifest.json ## Ranges of int8 and fp8 from the videos of DATA=...; alone: the demo's clips
+	$(CALIBRATE)
+
+$(RANGES): $(BUNDLE)/manifest.json | $(STAMP)
+	$(CALIBRATE)
+
+data-given:
+	@test -n "$(DATA)" || { echo "error: int8 and fp8 are calibrated on videos like those the engine will see: name a" \
+	  "folder of them, DATA=DIR" >&2; exit 1; }
+
+engine: $(if $(RANGES_MADE),data-given) $(BUNDLE)/manifest.json $(RANGES_MADE) ## CHECKPOINT=... to an engine for TARGET=... PRECISION=...; alone: the demo, here
 	$(BIN)/storm build $(BUNDLE) --target $(TARGET) $(if $(PRECISION),--precision $(PRECISION)) \
-	  $(if $(LLM_PRECISION),--llm-precision $(LLM_PRECISION)) $(BUILD_FLAGS)
+	  $(if $(LLM_PRECISION),--llm-precision $(LLM_PRECISION)) $(if $(RANGES_MADE),--calibration $(CALIBRATION)) $(BUILD_FLAGS)
 
 $(BUNDLE)/manifest.json: $(CHECKPOINT)/config.json | $(STAMP)
 	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) $(EXPORT_FLAGS) --force
@@ -116,9 +137,10 @@ test-sanitize: $(STAMP) ## The CPU kernels' tests under AddressSanitizer, UBSan 
 	  echo "storm_cpu_test with $$sanitizers:"; $$build/storm_cpu_test; \
 	done
 
-fuzz: $(STAMP) ## Open 500 damaged videos, 200 models, 200 calibrations; kill export and build 50 times (minutes)
+fuzz: $(STAMP) ## Damaged videos, models and calibrations, 500 hostile bundles, 50 killed commands (minutes)
 	@failed=0; \
 	$(BIN)/python tests/fuzz/run.py --videos 500 --models 200 --calibrations 200 || failed=1; \
+	$(BIN)/python tests/fuzz/bundles.py --cases 500 || failed=1; \
 	$(BIN)/python tests/fuzz/kill.py --kills 50 || failed=1; \
 	echo "fuzz: $$([ $$failed = 0 ] && echo passed || echo FAILED) in $$SECONDS s"; exit $$failed
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -25,10 +26,10 @@ import onnx
 from numpy.typing import NDArray
 
 from storm_edge.calibration.analysis import Analysis
-from storm_edge.calibration.awq import Scale
+from storm_edge.calibration.awq import Awq
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.language import Language
-from storm_edge.calibration.smoothquant import Smooth
+from storm_edge.calibration.smoothquant import SmoothQuant
 from storm_edge.calibration.thresholds import METHODS
 from storm_edge.demo.dataset import samples
 from storm_edge.demo.items import demo_items
@@ -41,7 +42,7 @@ from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.runtime.answer.pipeline import load
-from storm_edge.runtime.bundle.calibration import REPORT, find_scaling
+from storm_edge.runtime.bundle.calibration import REPORT, find_awq
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
@@ -76,6 +77,7 @@ def encoders(bundle: Bundle) -> None:
             method,
             samples=CLIPS,
             method=method,
+            budget=math.inf,
         )
         record = build_cpu(bundle, "int8", calibration=method, allow_mismatch=True)
         row(f"{method}, CPU int8", record.verification, STAGES)
@@ -147,7 +149,12 @@ def _options(precision: str) -> BuildOptions:
 def outliers(bundle: Bundle) -> None:
     """Tables of what smoothing the encoders' norms and scaling the language model's weights is worth."""
     folder = calibrate(
-        bundle, lambda: (clip for clip, _ in train(bundle)), "even", samples=CLIPS, smooth=Smooth(), scale=scale(bundle)
+        bundle,
+        lambda: (clip for clip, _ in train(bundle)),
+        "even",
+        samples=CLIPS,
+        smoothquant=SmoothQuant(),
+        awq=awq(bundle),
     )
     report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     print("\n| | chosen | without | with | used |\n|---|---|---|---|---|")
@@ -167,9 +174,9 @@ def train(bundle: Bundle) -> Iterator[tuple[NDArray[np.uint8], str]]:
         yield sample.frames, sample.question.text
 
 
-def scale(bundle: Bundle) -> Scale:
+def awq(bundle: Bundle) -> Awq:
     """Scaling by those questions."""
-    return Scale(lambda: train(bundle))
+    return Awq(lambda: train(bundle))
 
 
 def accuracy(bundle: Bundle, data: str, number: int) -> None:
@@ -178,10 +185,10 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
     def clips() -> Iterator[NDArray[np.uint8]]:
         return (clip for clip, _ in train(bundle))
 
-    calibrate(bundle, clips, "plain", samples=CLIPS)
-    calibrate(bundle, clips, "chosen", samples=CLIPS, analysis=Analysis(max_loss=MAX_LOSS))
+    calibrate(bundle, clips, "plain", samples=CLIPS, budget=math.inf)
+    calibrate(bundle, clips, "chosen", samples=CLIPS, budget=math.inf, analysis=Analysis(max_loss=MAX_LOSS))
     language = Language(lambda: train(bundle))
-    calibrate(bundle, clips, "awq", samples=CLIPS, scale=scale(bundle), language=language)
+    calibrate(bundle, clips, "awq", samples=CLIPS, budget=math.inf, awq=awq(bundle), language=language)
     h100 = target("h100")
 
     def simulated(precision: str, llm: str = "fp16", calibration: str | None = "chosen") -> EngineRecord:
@@ -209,7 +216,7 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
         "int8 encoders, int8 language model": lambda: cpu("int8", "int8"),
         "int8 encoders, int4 language model": lambda: cpu("int8", "int4"),
     }
-    if find_scaling(bundle, "awq") is None:
+    if find_awq(bundle, "awq") is None:
         del engines["int4 language model, scaled"]
     answers: dict[str, list[Result]] = {}
     logits: dict[str, float] = {}
@@ -224,7 +231,7 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
     kinds = sorted({result.type for results in answers.values() for result in results})
     groups = sorted({kind.split("/")[0] for kind in kinds if "/" in kind})
     print(f"{len(answers['fp32'])} questions of {data}; difference from fp32 in points, with its 95% interval")
-    if find_scaling(bundle, "awq") is None:
+    if find_awq(bundle, "awq") is None:
         print("scaling brought the answers no nearer to fp32's, so that engine was left out")
     print("\n| engine | KL of the logits |\n|---|---|")
     for name, divergence in logits.items():

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Literal
 
-import onnx
-
+from storm_edge.calibration.acceptance import Acceptance, fit
 from storm_edge.calibration.counting import Clips, Frames
-from storm_edge.calibration.graphs import Scales, fp32_graph
+from storm_edge.calibration.decoder import fp32_decoder, load_llm
+from storm_edge.calibration.graphs import Scales
 from storm_edge.calibration.losses import AnswerLoss, Loss, Probe, TokenLoss
 from storm_edge.calibration.sensitivity import Sensitivity, analyze
 from storm_edge.calibration.switched import SwitchedEncoders
-from storm_edge.export.graph_file import Reader, save_model
-from storm_edge.export.passes.quantize import Scheme
-from storm_edge.runtime.bundle.calibration import Range
+from storm_edge.runtime.bundle.calibration import Range, Scheme
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
-from storm_edge.runtime.llm.embedding import EmbeddingTable
-from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 
 Asked = Callable[[], Iterable[tuple[Frames, str]]]  # clips uint8 [T, H, W, 3] with a question each
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """How to analyze: `max_loss` bounds the loss of what is chosen, None chooses everything.
+    """How to analyze: `max_loss` bounds the loss of what is chosen, None chooses everything, "auto" the
+    most that verification accepts.
 
     `scheme` is "int8" or "fp8", as TensorRT computes them. The loss is that of the visual tokens of the first `clips`
     clips, or with `asked` that of the answers to the first `clips` questions.
     """
 
     scheme: Scheme = "int8"
-    max_loss: float | None = None
+    max_loss: float | Literal["auto"] | None = None
     clips: int = 4
     asked: Asked | None = None
 
@@ -46,10 +42,14 @@ class Analysis:
         ranges: Mapping[Stage, Mapping[str, Range]],
         scales: Scales,
         multiplications: Mapping[Stage, Mapping[str, int]],
+        budget: float,
         threads: int | None,
         detail: Callable[[str], None],
     ) -> Sensitivity:
-        """Measure; raises BuildError where no layer fits into `max_loss`, or there are no questions."""
+        """Measure; `budget` is the share of verification's limits that "auto" may use up.
+
+        Raises BuildError where no layer fits into `max_loss`, or there are no questions.
+        """
         with SwitchedEncoders(bundle, ranges, self.scheme, scales, threads) as encoders:
             if self.asked is None:
                 probe = Probe(encoders, list(islice(clips(), self.clips)))
@@ -63,34 +63,24 @@ class Analysis:
                 llm = fp32_decoder(bundle, threads)
                 loss = AnswerLoss(bundle, llm, [question for _, question in asked], probe.reference)
                 number = len(asked)
-            return analyze(
+            found = analyze(
                 encoders,
                 probe,
                 loss,
                 {(stage, node): x for stage, of_stage in multiplications.items() for node, x in of_stage.items()},
                 clips=number,
-                max_loss=self.max_loss,
+                max_loss=None if self.max_loss == "auto" else self.max_loss,
                 detail=detail,
             )
-
-
-def fp32_decoder(bundle: Bundle, threads: int | None) -> OnnxRuntimeDecoder:
-    """The bundle's language model in fp32."""
-    if bundle.manifest.dtype == "float32":
-        return _decoder(bundle, bundle.path(bundle.manifest.graphs["decoder"].file), threads)
-    return decoder_of(bundle, *fp32_graph(bundle, "decoder", {}), threads)
-
-
-def decoder_of(
-    bundle: Bundle, model: onnx.ModelProto, readers: dict[str, Reader], threads: int | None
-) -> OnnxRuntimeDecoder:
-    """A decoder graph, loaded."""
-    with TemporaryDirectory(prefix="storm-calibrate-") as folder:
-        save_model(model, Path(folder) / "decoder.onnx", "decoder.data", readers)
-        return _decoder(bundle, Path(folder) / "decoder.onnx", threads)
-
-
-def _decoder(bundle: Bundle, path: Path, threads: int | None) -> OnnxRuntimeDecoder:
-    llm = bundle.config.llm
-    embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
-    return OnnxRuntimeDecoder(path, llm, embedding, max_length=llm.max_position_embeddings, threads=threads)
+            if self.max_loss != "auto":
+                return found
+            acceptance = Acceptance(bundle, encoders, self.scheme, load_llm(bundle, threads))
+            chosen = frozenset(fit([layer.key for layer in found.layers], acceptance, budget, detail))
+            if not chosen:
+                raise BuildError(
+                    f"no --max-loss helps: with any layer in {self.scheme} the encoders use up more than {budget:g} of"
+                    " what `storm verify` allows; build with --precision fp16 or fp32, which need no calibration."
+                )
+            share = sum(layer.share for layer in found.layers if layer.key in chosen)
+            cost = loss(probe.visual(chosen))
+            return replace(found, chosen=chosen, chosen_share=share, chosen_loss=cost, max_loss=cost)

@@ -15,13 +15,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from storm_edge.calibration.analysis import Asked, decoder_of
+from storm_edge.calibration.analysis import Asked
+from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph, some_rows
 from storm_edge.calibration.language import Prompts, watch_decoder
 from storm_edge.export.build.prepare import INT4_KEPT
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.nbits_weights import nbits_weights
-from storm_edge.export.passes.smoothquant import Group, smooth, smoothing_groups
+from storm_edge.export.passes.smoothquant import Group, smoothquant, smoothquant_groups
 from storm_edge.export.passes.tensors import values
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.base import LanguageModel
@@ -34,7 +35,7 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class GroupScaling:
+class AwqGroup:
     """What was found for the layers that read a tensor: relative errors of their output; `alpha` None: as it is."""
 
     output: str
@@ -44,11 +45,11 @@ class GroupScaling:
 
 
 @dataclass(frozen=True)
-class Scaling:
+class AwqResult:
     """Scales by tensor, and the divergence of the answers with int4 weights, in nats, without and with them."""
 
     scales: dict[str, Float32]
-    groups: list[GroupScaling]
+    groups: list[AwqGroup]
     block: int
     divergence_without: float
     divergence_with: float
@@ -60,14 +61,14 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Awq:
     """How to scale: by the first `prompts` of `asked`, for int4 weights in blocks of `block` inputs."""
 
     asked: Asked
     prompts: int = 16
     block: int = 128
 
-    def run(self, bundle: Bundle, threads: int | None, detail: Callable[[str], None]) -> Scaling:
+    def run(self, bundle: Bundle, threads: int | None, detail: Callable[[str], None]) -> AwqResult:
         """Look for scales; raises BuildError where there are no questions."""
         prompts = Prompts.read(bundle, self.asked, self.prompts, threads, detail)
         scales, groups = _search(bundle, prompts.rows, self.block, threads, detail)
@@ -76,10 +77,10 @@ class Scale:
             detail(f"answers with int4 weights, {'scaled' if tried else 'as they are'}")
             divergences.append(prompts.loss.of(_int4_decoder(bundle, tried, self.block, threads), prompts.visual))
         without, scaled = divergences[0], divergences[-1]
-        return Scaling(scales if scaled < without else {}, groups, self.block, without, scaled)
+        return AwqResult(scales if scaled < without else {}, groups, self.block, without, scaled)
 
 
-def channel_scales(activations: Float32, alpha: float) -> Float32:
+def awq_scales(activations: Float32, alpha: float) -> Float32:
     """Scales [channels] of mean magnitudes [channels]; their geometric mean is 1. A channel that is 0 is left alone."""
     alive = activations > 0
     scales = np.ones_like(activations)
@@ -102,11 +103,11 @@ def round_int4(weight: Float32, block: int) -> Float32:
 
 def _search(
     bundle: Bundle, prompts: Sequence[Float32], block: int, threads: int | None, detail: Callable[[str], None]
-) -> tuple[dict[str, Float32], list[GroupScaling]]:
+) -> tuple[dict[str, Float32], list[AwqGroup]]:
     """Scales and figures of every group, from the decoder's fp32 activations on whole prompts [S, D]."""
     model, readers = fp32_graph(bundle, "decoder", {})
     tensors = {t.name: t for t in model.graph.initializer}
-    groups = [g for g in smoothing_groups(model) if not {layer.weight for layer in g.layers} & INT4_KEPT]
+    groups = [g for g in smoothquant_groups(model) if not {layer.weight for layer in g.layers} & INT4_KEPT]
     magnitudes, samples = _activations(bundle, model, readers, groups, prompts, threads, detail)
     scales: dict[str, Float32] = {}
     found = []
@@ -122,7 +123,7 @@ def _search(
 
 def _of_group(
     output: str, magnitudes: Float32, rows: Float32, weight: Float32, block: int
-) -> tuple[GroupScaling, Float32 | None]:
+) -> tuple[AwqGroup, Float32 | None]:
     expected = rows @ weight
 
     def error(scale: Float32) -> float:
@@ -130,12 +131,12 @@ def _of_group(
         return float(np.linalg.norm(off) / np.linalg.norm(expected))
 
     without = error(np.ones_like(magnitudes))
-    tried = {alpha: channel_scales(magnitudes, alpha) for alpha in ALPHAS}
+    tried = {alpha: awq_scales(magnitudes, alpha) for alpha in ALPHAS}
     errors = {alpha: error(scale) for alpha, scale in tried.items()}
     best = min(errors, key=lambda alpha: errors[alpha])
     if not errors[best] <= _GAIN * without:
-        return GroupScaling(output, None, without, without), None
-    return GroupScaling(output, best, without, errors[best]), tried[best]
+        return AwqGroup(output, None, without, without), None
+    return AwqGroup(output, best, without, errors[best]), tried[best]
 
 
 def _activations(
@@ -163,6 +164,6 @@ def _activations(
 
 def _int4_decoder(bundle: Bundle, scales: dict[str, Float32], block: int, threads: int | None) -> LanguageModel:
     model, readers = fp32_graph(bundle, "decoder", {})
-    smooth(model, readers, scales)
+    smoothquant(model, readers, scales)
     nbits_weights(model, readers, 4, block, in_8=INT4_KEPT)
     return decoder_of(bundle, model, readers, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,19 +15,20 @@ import numpy as np
 from safetensors.numpy import save
 
 from storm_edge.calibration.analysis import Analysis
-from storm_edge.calibration.awq import Scale
+from storm_edge.calibration.awq import Awq
+from storm_edge.calibration.budget import Choice, choose_layers
 from storm_edge.calibration.counting import Clips, count
 from storm_edge.calibration.graphs import Scales
 from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.language import Language
-from storm_edge.calibration.methods import Method
+from storm_edge.calibration.methods import MIN_SAMPLES, Method
 from storm_edge.calibration.observe import Observer, range_of
 from storm_edge.calibration.plot import draw_sensitivity, require_matplotlib
-from storm_edge.calibration.smoothquant import Smooth
+from storm_edge.calibration.smoothquant import SmoothQuant
 from storm_edge.calibration.switched import Key
 from storm_edge.calibration.thresholds import METHODS, quantization_noise
 from storm_edge.export.build.prepare import INT4_KEPT
-from storm_edge.export.passes.quantize import Linear
+from storm_edge.export.passes.quantize import LinearLayer
 from storm_edge.runtime.bundle.calibration import (
     ABOUT,
     CALIBRATED,
@@ -34,18 +36,20 @@ from storm_edge.runtime.bundle.calibration import (
     LAYERS,
     RANGES,
     REPORT,
+    SCHEMES,
     SMOOTH,
     LayerChoice,
     Layers,
     Range,
-    calibration_folder,
+    Scheme,
     graph_identity,
 )
 from storm_edge.runtime.bundle.manifest import Bundle, Stage, to_json
-from storm_edge.runtime.bundle.publish import lock, staging
+from storm_edge.runtime.bundle.publish import lock, publish_folder
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.machine.user_folders import cache_folder
+from storm_edge.runtime.proof.advice import BUDGET
 
-MIN_SAMPLES = 8
 SENSITIVITY, PICTURE = "sensitivity.json", "sensitivity.png"
 
 
@@ -56,10 +60,11 @@ def calibrate(
     *,
     samples: int,
     method: Method = "minmax",
-    smooth: Smooth | None = None,
+    smoothquant: SmoothQuant | None = None,
     analysis: Analysis | None = None,
-    scale: Scale | None = None,
+    awq: Awq | None = None,
     language: Language | None = None,
+    budget: float = BUDGET,
     threads: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
     detail: Callable[[str], None] = lambda _: None,
@@ -68,30 +73,34 @@ def calibrate(
 
     `progress` is told each step, `detail` how far it is.
 
-    `language` says on what to observe the language model too, as its fp8 needs.
+    `language` says on what to observe the language model too, as its fp8 needs. `budget` is the share of verification's
+    limits that quantizing the encoders may use up, each scheme by itself; infinity quantizes every layer, unmeasured.
 
-    Raises UsageError for too few samples, BuildError for clips that show too little, for NaN, for a layer whose
-    input never changes, and for an analysis that finds no layer to quantize. Nothing is published then.
+    Raises UsageError for too few samples and a budget that is none, BuildError for clips that show too little, for NaN,
+    for a layer whose input never changes, and for an analysis that finds no layer to quantize. Nothing is published
+    then.
     """
     if samples < MIN_SAMPLES:
         raise UsageError(f"{samples} samples are too few to know a range: take at least {MIN_SAMPLES}, better 256.")
+    if not budget > 0:
+        raise UsageError(f"a budget of {budget:g} allows nothing: give a share of verification's limits, up to 1.")
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose {', '.join(METHODS)}.")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UsageError(f"{name!r} cannot name a calibration: give letters, digits, - and _ with --name.")
     if analysis is not None:
         require_matplotlib()
-    folder = calibration_folder(bundle, name)
     progress("load")
-    with lock(bundle.root / FOLDER):
+    bundle.check_once(detail)
+    with lock(bundle.root, FOLDER, progress):
         scales: Scales = {}
         smoothing = None
-        if smooth is not None:
+        if smoothquant is not None:
             progress("smooth")
-            smoothing = smooth.run(bundle, clips, method, threads, detail)
+            smoothing = smoothquant.run(bundle, clips, method, threads, detail)
             scales = smoothing.scales
         with Observer(bundle, threads, scales) as observer:
-            kept = bundle.root / FOLDER / f".{name}.observed.safetensors"
+            kept = cache_folder() / "observed" / f"{bundle.sha256[:32]}-{name}.safetensors"
             progress("observe")
             seen = count(observer, clips, samples, kept, _identity(bundle, scales), detail)
             progress("find ranges")
@@ -100,24 +109,35 @@ def calibrate(
         sensitivity = None
         if analysis is not None:
             progress("analyze")
-            sensitivity = analysis.run(bundle, clips, ranges, scales, observer.multiplications(), threads, detail)
+            work = observer.multiplications()
+            sensitivity = analysis.run(bundle, clips, ranges, scales, work, budget, threads, detail)
+        every = {(stage, x.node) for stage, of_stage in observer.layers.items() for x in of_stage}
+        candidates = every if sensitivity is None else sensitivity.chosen
+        choices: dict[Scheme, Choice] = {}
+        if budget < math.inf:
+            progress("choose layers")
+            choices = choose_layers(
+                bundle, ranges, scales, seen_in, observer.multiplications(), candidates, budget, threads, detail
+            )
+        chosen = {scheme: choices[scheme].chosen if choices else candidates for scheme in SCHEMES}
         scaling = None
-        if scale is not None:
+        if awq is not None:
             progress("scale the language model")
-            scaling = scale.run(bundle, threads, detail)
+            scaling = awq.run(bundle, threads, detail)
             scales = {**scales, "decoder": scaling.scales}
-        layers = _layers(observer.layers, None if sensitivity is None else sensitivity.chosen)
+        layers = _layers(observer.layers, chosen)
         if language is not None:
             progress("observe the language model")
             of_decoder, seen_in["decoder"] = language.run(bundle, threads, detail)
             ranges["decoder"] = {t: range_of("decoder", t, x, method) for t, x in seen_in["decoder"].items()}
             quantized: set[Key] = {("decoder", x.node) for x in of_decoder if x.weight not in INT4_KEPT}
-            layers |= _layers({"decoder": of_decoder}, quantized)
+            layers |= _layers({"decoder": of_decoder}, dict.fromkeys(SCHEMES, quantized))
         about: dict[str, str] = {stage: graph_identity(bundle, stage) for stage in CALIBRATED}
         if scaling is not None or language is not None:
             about["decoder"] = graph_identity(bundle, "decoder")
         about |= {"data": seen.digest, "method": method, "samples": str(seen.clips)}
-        with staging(folder) as staged:
+        about |= {"budget": f"{budget:g}"} if choices else {}
+        with publish_folder(bundle.root, f"{FOLDER}/{name}") as staged:
             arrays = {
                 f"{stage}/{tensor}": np.array([x.low, x.high, x.int8, x.largest], np.float32)
                 for stage, of_stage in ranges.items()
@@ -129,6 +149,8 @@ def calibrate(
             (staged / LAYERS).write_text(to_json(Layers(stages=layers)), encoding="utf-8")
             report: dict[str, Any] = about | {"frames": len(seen.frames), "samples": seen.clips}
             report["tensors"] = _figures(seen_in, ranges)
+            if choices:
+                report["quantized"] = {scheme: choice.as_json() for scheme, choice in choices.items()}
             report["versions"] = {p: importlib.metadata.version(p) for p in ("storm-edge", "onnxruntime")}
             if smoothing is not None:
                 report["smoothing"] = smoothing.as_json()
@@ -139,7 +161,7 @@ def calibrate(
                 _write_json(staged / SENSITIVITY, sensitivity.as_json() | {"scheme": analysis.scheme})
                 draw_sensitivity(sensitivity, f"calibration {name}, {analysis.scheme}", staged / PICTURE)
         kept.unlink(missing_ok=True)
-    return folder
+    return bundle.root / FOLDER / name
 
 
 def _identity(bundle: Bundle, scales: Scales) -> str:
@@ -170,7 +192,7 @@ def _figures(
 
 
 def _layers(
-    layers: Mapping[Stage, Sequence[Linear]], chosen: Collection[Key] | None
+    layers: Mapping[Stage, Sequence[LinearLayer]], chosen: Mapping[Scheme, Collection[Key]]
 ) -> dict[Stage, dict[str, LayerChoice]]:
     return {
         stage: {
@@ -179,12 +201,17 @@ def _layers(
                 weight=x.weight,
                 shape=list(x.shape),
                 module=x.module,
-                quantize=chosen is None or (stage, x.node) in chosen,
+                quantize=_briefly([scheme for scheme in SCHEMES if (stage, x.node) in chosen[scheme]]),
             )
             for x in of_stage
         }
         for stage, of_stage in layers.items()
     }
+
+
+def _briefly(schemes: list[Scheme]) -> bool | list[Scheme]:
+    """What layers.json says of a layer that is quantized in these schemes."""
+    return schemes if 0 < len(schemes) < len(SCHEMES) else bool(schemes)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

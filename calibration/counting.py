@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from storm_edge.calibration.methods import MIN_FRAMES
 from storm_edge.calibration.observe import Observer, from_arrays, to_arrays
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.machine.user_folders import write_private
 
 Frames = NDArray[np.uint8]
 Clips = Callable[[], Iterable[Frames]]  # the same clips whenever it is called
-MIN_FRAMES = 32  # that differ and show something: fewer say nothing of what a layer will see
 _SAVE_EVERY = 16  # clips
 
 
@@ -62,10 +64,9 @@ def count(
         observer.add(clip)
         seen.add(clip)
         if seen.clips % _SAVE_EVERY == 0 and seen.clips < samples:
-            partial = kept.with_suffix(".partial")
             about = {"graphs": graphs, "clips": str(seen.clips), "digest": seen.digest}
-            save_file(to_arrays(observer.histograms), partial, about)
-            partial.replace(kept)
+            with suppress(OSError):  # a home that cannot be written to: a stopped run begins anew
+                write_private(kept, save(to_arrays(observer.histograms), about))
     if seen.clips < samples:
         raise BuildError(
             f"the data gave {seen.clips} clips instead of {samples}: lower --samples, or give more videos."

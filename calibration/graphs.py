@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from storm_edge.export.graph_file import Reader, load_model
-from storm_edge.export.passes.smoothquant import smooth
+from storm_edge.export.passes.smoothquant import smoothquant
 from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 
@@ -19,11 +19,11 @@ VISION_BATCH = 8  # frames
 
 def fp32_graph(bundle: Bundle, stage: Stage, scales: Scales) -> tuple[onnx.ModelProto, dict[str, Reader]]:
     """A stage's graph and the readers of its weights."""
-    loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
+    loaded = load_model(bundle.graph(stage))
     model, readers = loaded.model, dict(loaded.tensors)
     if bundle.manifest.dtype != "float32":
         widen(model, readers)
-    smooth(model, readers, scales.get(stage, {}))
+    smoothquant(model, readers, scales.get(stage, {}))
     return model, readers
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from storm_edge.calibration.analysis import Asked, fp32_decoder
+from storm_edge.calibration.analysis import Asked
+from storm_edge.calibration.decoder import fp32_decoder
 from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.losses import AnswerLoss
 from storm_edge.calibration.observe import Watcher, add_to, give_out
 from storm_edge.export.graph_file import Reader, save_model
-from storm_edge.export.passes.quantize import Linear, linear_layers
+from storm_edge.export.passes.quantize import LinearLayer, linear_layers
 from storm_edge.runtime.answer.stages import flatten_visual
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
@@ -98,7 +99,7 @@ class Language:
 
     def run(
         self, bundle: Bundle, threads: int | None, detail: Callable[[str], None]
-    ) -> tuple[list[Linear], Mapping[str, Histogram]]:
+    ) -> tuple[list[LinearLayer], Mapping[str, Histogram]]:
         """The decoder's linear layers, and what each of their inputs holds; raises BuildError for NaN and infinity."""
         prompts = Prompts.read(bundle, self.asked, self.prompts, threads, detail)
         model, readers = fp32_graph(bundle, "decoder", {})

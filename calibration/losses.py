@@ -57,7 +57,7 @@ class AnswerLoss:
     ) -> None:
         """`questions` are about the clips that `reference` is of, one each."""
         self._llm = llm
-        chat = ChatPrompt.open(bundle.path(bundle.manifest.tokenizer))
+        chat = ChatPrompt.read(bundle.texts(bundle.manifest.tokenizer), bundle.root / bundle.manifest.tokenizer)
         self.newline = chat.newline_id if bundle.config.reduction.newline_token else None
         self._prompts = [chat.render([Message("user", question, video=True)]) for question in questions]
         self._answers: list[list[int]] = []

@@ -18,7 +18,7 @@ from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.methods import Method
 from storm_edge.calibration.thresholds import find_range
 from storm_edge.export.graph_file import save_model
-from storm_edge.export.passes.quantize import Linear, linear_layers
+from storm_edge.export.passes.quantize import LinearLayer, linear_layers
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
@@ -33,7 +33,7 @@ class Watched:
     """A graph in fp32 that gives its linear layers' inputs as outputs too."""
 
     session: OnnxRuntimeSession
-    layers: list[Linear]
+    layers: list[LinearLayer]
 
 
 class Watcher:
@@ -54,7 +54,7 @@ class Watcher:
         self._folder.cleanup()
 
     @property
-    def layers(self) -> dict[Stage, list[Linear]]:
+    def layers(self) -> dict[Stage, list[LinearLayer]]:
         """The linear layers that are watched."""
         return {stage: watched.layers for stage, watched in self._watched.items()}
 

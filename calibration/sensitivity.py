@@ -14,6 +14,7 @@ import numpy as np
 
 from storm_edge.calibration.losses import Loss, Probe
 from storm_edge.calibration.switched import Key, SwitchedEncoders
+from storm_edge.runtime.bundle.manifest import Stage
 from storm_edge.runtime.errors import BuildError
 
 POINTS = 16  # of the curve: sets that are measured between none and all
@@ -27,13 +28,18 @@ class LayerCost:
     `place` counts the layers from the frames on; `share` is its part of all layers' multiplications.
     """
 
-    stage: str
+    stage: Stage
     node: str
     module: str
     place: int
     share: float
     loss: float
     stage_error: float
+
+    @property
+    def key(self) -> Key:
+        """The layer."""
+        return self.stage, self.node
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Sensitivity:
 
     def as_json(self) -> dict[str, Any]:
         """What sensitivity.json says."""
-        rows = [asdict(x) | {"quantize": (x.stage, x.node) in self.chosen} for x in self.layers]
+        rows = [asdict(x) | {"quantize": x.key in self.chosen} for x in self.layers]
         made = {name: getattr(self, name) for name in ("loss", "clips", "max_loss", "chosen_share", "chosen_loss")}
         return made | {"layers": rows, "curve": [asdict(point) for point in self.curve]}
 

@@ -23,10 +23,10 @@ from storm_edge.calibration.methods import Method
 from storm_edge.calibration.observe import Observer, Watcher
 from storm_edge.calibration.switched import SwitchedEncoders
 from storm_edge.calibration.thresholds import find_range
-from storm_edge.export.passes.quantize import Scheme, activation_scale
-from storm_edge.export.passes.smoothquant import smoothing_groups
+from storm_edge.export.passes.quantize import activation_scale
+from storm_edge.export.passes.smoothquant import smoothquant_groups
 from storm_edge.export.passes.tensors import values
-from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
+from storm_edge.runtime.bundle.calibration import CALIBRATED, Range, Scheme
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
 
@@ -40,7 +40,7 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class NormSmoothing:
+class SmoothQuantNorm:
     """What was found for a norm: relative errors of its layers' outputs; `alpha` None leaves it as it is."""
 
     stage: Stage
@@ -51,14 +51,14 @@ class NormSmoothing:
 
 
 @dataclass(frozen=True)
-class Smoothing:
+class SmoothQuantResult:
     """Scales, and the relative error of the visual tokens with all layers in int8, without and with them.
 
     Without gain `scales` are empty and `error_with` is what they would have made of it.
     """
 
     scales: Scales
-    norms: list[NormSmoothing]
+    norms: list[SmoothQuantNorm]
     error_without: float
     error_with: float
 
@@ -69,7 +69,7 @@ class Smoothing:
 
 
 @dataclass(frozen=True)
-class Smooth:
+class SmoothQuant:
     """How to smooth: `alpha` None tries several for every norm, a number from 0 to 1 only that one, or none."""
 
     alpha: float | None = None
@@ -81,12 +81,12 @@ class Smooth:
         method: Method,
         threads: int | None,
         detail: Callable[[str], None],
-    ) -> Smoothing:
-        """Look for scales on the first clips; raises BuildError where there are none, and as `find_smoothing`."""
+    ) -> SmoothQuantResult:
+        """Look for scales on the first clips; raises BuildError where there are none, and as `find_smoothquant`."""
         some = list(islice(clips(), CLIPS))
         if not some:
             raise BuildError("the data gave no clips: give more videos.")
-        return find_smoothing(bundle, some, method, self.alpha, threads, detail)
+        return find_smoothquant(bundle, some, method, self.alpha, threads, detail)
 
 
 @dataclass
@@ -103,14 +103,14 @@ class _Sample:
         self.rows.append(some_rows(rows, ROWS // CLIPS).copy())
 
 
-def find_smoothing(
+def find_smoothquant(
     bundle: Bundle,
     clips: Sequence[NDArray[np.uint8]],
     method: Method,
     alpha: float | None,
     threads: int | None,
     detail: Callable[[str], None],
-) -> Smoothing:
+) -> SmoothQuantResult:
     """Look for scales on a few clips uint8 [T, H, W, 3]; `alpha` None tries ALPHAS, a number only that one.
 
     Raises BuildError for activations that are no finite numbers or never change.
@@ -122,7 +122,7 @@ def find_smoothing(
     for stage in CALIBRATED:
         model, readers = fp32_graph(bundle, stage, {})
         tensors = {t.name: t for t in model.graph.initializer}
-        for group in smoothing_groups(model):  # norms: neither encoder has a gated feed-forward part
+        for group in smoothquant_groups(model):  # norms: neither encoder has a gated feed-forward part
             samples[stage][group.output] = _Sample()
             weights[stage][group.output] = [values(tensors[x.weight], readers) for x in group.layers]
 
@@ -134,7 +134,7 @@ def find_smoothing(
         for i, clip in enumerate(clips):
             detail(f"{i + 1} of {len(clips)} clips")
             watcher.watch(clip, see)
-    norms: list[NormSmoothing] = []
+    norms: list[SmoothQuantNorm] = []
     scales: dict[Stage, dict[str, Float32]] = {stage: {} for stage in CALIBRATED}
     for stage, of_stage in samples.items():
         for output, sample in of_stage.items():
@@ -144,13 +144,13 @@ def find_smoothing(
             if scale is not None:
                 scales[stage][output] = scale
     if not any(scales.values()):
-        return Smoothing({}, norms, without, without)
+        return SmoothQuantResult({}, norms, without, without)
     detail("both encoders with smoothing")
     error = _error(bundle, clips, method, scales, threads)
-    return Smoothing(scales if error < without else {}, norms, without, error)
+    return SmoothQuantResult(scales if error < without else {}, norms, without, error)
 
 
-def channel_scales(activations: Float32, weights: Float32, alpha: float) -> Float32:
+def smoothquant_scales(activations: Float32, weights: Float32, alpha: float) -> Float32:
     """Scales [channels] of largest magnitudes [channels]; their geometric mean is 1, for a common factor does nothing.
 
     A channel in which either is always 0 is left as it is.
@@ -166,19 +166,19 @@ def channel_scales(activations: Float32, weights: Float32, alpha: float) -> Floa
 
 def _of_norm(
     stage: Stage, output: str, sample: _Sample, weights: list[Float32], method: Method, alpha: float | None
-) -> tuple[NormSmoothing, Float32 | None]:
+) -> tuple[SmoothQuantNorm, Float32 | None]:
     assert sample.largest is not None
     rows = some_rows(np.concatenate(sample.rows), ROWS)
     weight = np.concatenate(weights, axis=1)  # (channels, outputs of all layers)
     heaviest = np.abs(weight).max(axis=1)
     expected = rows @ weight
     without = _linear_error(rows, weight, expected, method)
-    tried = {a: channel_scales(sample.largest, heaviest, a) for a in (ALPHAS if alpha is None else (alpha,))}
+    tried = {a: smoothquant_scales(sample.largest, heaviest, a) for a in (ALPHAS if alpha is None else (alpha,))}
     errors = {a: _linear_error(rows / s, weight * s[:, None], expected, method) for a, s in tried.items()}
     best = min(errors, key=lambda a: errors[a])
     if errors[best] > _GAIN * without:
-        return NormSmoothing(stage, output, None, without, without), None
-    return NormSmoothing(stage, output, best, without, errors[best]), tried[best]
+        return SmoothQuantNorm(stage, output, None, without, without), None
+    return SmoothQuantNorm(stage, output, best, without, errors[best]), tried[best]
 
 
 def _linear_error(rows: Float32, weight: Float32, expected: Float32, method: Method) -> float:

@@ -18,8 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.calibration.graphs import VISION_BATCH, Scales, fill_groups, fp32_graph
 from storm_edge.export.graph_file import Reader, save_model
-from storm_edge.export.passes.quantize import Linear, Scheme, linear_layers, quantize
-from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
+from storm_edge.export.passes.narrow import narrow
+from storm_edge.export.passes.quantize import LinearLayer, linear_layers, quantize
+from storm_edge.export.passes.widen import widen
+from storm_edge.runtime.bundle.calibration import CALIBRATED, Range, Scheme
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
@@ -29,7 +31,10 @@ Float32 = NDArray[np.float32]
 
 
 class SwitchedEncoders:
-    """Vision and temporal graphs; use as a context, which holds their temporary copies."""
+    """Vision and temporal graphs; use as a context, which holds their temporary copies.
+
+    `half` rounds weights and scales to fp16 first, as TensorRT's engines hold what they do not quantize.
+    """
 
     def __init__(
         self,
@@ -38,13 +43,17 @@ class SwitchedEncoders:
         scheme: Scheme,
         scales: Scales | None = None,
         threads: int | None = None,
+        *,
+        half: bool = False,
     ) -> None:
         self._pool = bundle.config.reduction.temporal_pool
         self._folder = TemporaryDirectory(prefix="storm-calibrate-")
         self._sessions: dict[Stage, OnnxRuntimeSession] = {}
-        self.layers: dict[Stage, list[Linear]] = {}
+        self.layers: dict[Stage, list[LinearLayer]] = {}
         for stage in CALIBRATED:
             model, readers = fp32_graph(bundle, stage, scales or {})
+            if half:
+                narrow(model, readers, "float16")
             self.layers[stage] = switch(model, readers, ranges[stage], scheme)
             path = Path(self._folder.name) / f"{stage}.onnx"
             save_model(model, path, f"{stage}.data", readers)
@@ -77,8 +86,8 @@ class SwitchedEncoders:
 
 def switch(
     model: onnx.ModelProto, readers: dict[str, Reader], ranges: Mapping[str, Range], scheme: Scheme
-) -> list[Linear]:
-    """Give a graph the input `quantized` bool [layers], in place; returns the layers in its order."""
+) -> list[LinearLayer]:
+    """Give a graph the input `quantized` bool [layers], in place, and make it fp32; returns the layers in its order."""
     graph = model.graph
     layers = linear_layers(model)
     weights = {t.name: t for t in graph.initializer if t.name in {layer.weight for layer in layers}}
@@ -86,6 +95,7 @@ def switch(
     quantize(model, readers, ranges, [layer.node for layer in layers], scheme)
     graph.initializer.extend(weights.values())  # the pass left none of them in the graph
     readers.update(held)
+    widen(model, readers)
     graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(layers)]))
     place = {layer.node: i for i, layer in enumerate(layers)}
     undo = {f"{name}.dequantized" for name in weights}
@@ -108,7 +118,7 @@ def switch(
     return layers
 
 
-def _either(quantized: onnx.NodeProto, layer: Linear, of_weight: onnx.NodeProto) -> onnx.NodeProto:
+def _either(quantized: onnx.NodeProto, layer: LinearLayer, of_weight: onnx.NodeProto) -> onnx.NodeProto:
     """The If in place of a MatMul."""
     weight, ours, theirs = (f"{layer.node}.{name}" for name in ("weight", "quantized", "float"))
     unpack = onnx.NodeProto()

@@ -47,6 +47,7 @@ _TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max
     "--workspace", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Limit of the builder's scratch memory."
 )
 @click.option("--allow-mismatch", is_flag=True, help="Publish an engine that fails verification.")
+@click.option("--trust-engines", is_flag=True, help="Let an engine that somebody else compiled count as built.")
 @threads_option("CPU threads for the verification; default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engine's record and timings as JSON.")
 @click.pass_context
@@ -89,6 +90,7 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         prepare_only=options["prepare_only"],
         simulate=options["simulate"],
         allow_mismatch=options["allow_mismatch"],
+        trust_engines=options["trust_engines"],
         threads=options["threads"],
     )
     with progress(ctx, "build") as step:

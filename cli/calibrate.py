@@ -6,28 +6,37 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
-from storm_edge.calibration.methods import Method
+from storm_edge.calibration.methods import MIN_FRAMES, MIN_SAMPLES, Method
 from storm_edge.cli.options import threads_option
 from storm_edge.cli.progress import progress, say
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.proof.advice import BUDGET
 
 if TYPE_CHECKING:
     from storm_edge.calibration.analysis import Analysis, Asked
     from storm_edge.calibration.counting import Clips, Frames
-    from storm_edge.calibration.smoothquant import Smooth
+    from storm_edge.calibration.smoothquant import SmoothQuant
 
 FRAMES = 16  # of a clip
 _AUTO = "auto"
+_ENGINES = {"uint8": "CPU int8", "int8": "TensorRT int8", "fp8": "fp8"}
+_REST = "the rest stays in floating point, so that verification passes (layers.json)"
 
 
 @click.command("calibrate")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="`demo`, or a folder with videos, or images, like those it will be shown.")
-@click.option("--samples", type=click.IntRange(1), default=256, show_default=True, help="Clips to look at.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help=f"Clips to look at: at least {MIN_SAMPLES}, in which {MIN_FRAMES} frames differ.",
+)
 @click.option("--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Frames of a clip.")
 @click.option(
     "--method", type=click.Choice(get_args(Method)), default="minmax", show_default=True, help="Where to cut outliers."
@@ -40,7 +49,18 @@ _AUTO = "auto"
     help="Move outlier channels into the weights where that helps; ALPHA: how far, 0 to 1; default: tries several.",
 )
 @click.option("--analyze", is_flag=True, help="Rank the layers by what quantizing each alone costs; writes a picture.")
-@click.option("--max-loss", type=click.FloatRange(0), help="With --analyze: quantize the most that costs no more.")
+@click.option(
+    "--max-loss",
+    metavar="LOSS|auto",
+    help="With --analyze: quantize the most that costs no more; auto: that `storm verify` accepts, and name its cost.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    default=BUDGET,
+    show_default=True,
+    help="Share of what `storm verify` allows that int8 or fp8 may use up; the layers beyond stay in floating point.",
+)
 @click.option(
     "--precision", type=click.Choice(["int8", "fp8"]), help="With --analyze: what to measure [default: int8]."
 )
@@ -58,7 +78,7 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
     error of the visual tokens, or with --questions the divergence of the answers in nats.
     """
     _check(options)
-    from storm_edge.calibration.awq import Scale
+    from storm_edge.calibration.awq import Awq
     from storm_edge.calibration.calibrate import SENSITIVITY, calibrate
     from storm_edge.calibration.language import Language
     from storm_edge.runtime.bundle.calibration import REPORT
@@ -74,10 +94,11 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
             name or (data if data == "demo" else Path(data).resolve().name),
             samples=options["samples"],
             method=options["method"],
-            smooth=_smooth(options["smooth"]),
+            smoothquant=_smoothquant(options["smooth"]),
             analysis=_analysis(data, frames, size, options),
-            scale=Scale(_prompts(data, frames, size, clips)) if options["awq"] else None,
+            awq=Awq(_prompts(data, frames, size, clips)) if options["awq"] else None,
             language=Language(_prompts(data, frames, size, clips)) if options["llm"] else None,
+            budget=options["budget"],
             threads=options["threads"],
             progress=step,
             detail=step.detail,
@@ -88,30 +109,43 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
     if options["as_json"]:
         click.echo(json.dumps({"calibration": folder.name} | report | {"seconds": step.seconds}))
     else:
-        for line in _lines(folder, report):
+        for line in _lines(folder, report, options["max_loss"]):
             say(ctx, line)
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Refuse words of --analyze without it, and an alpha that is none."""
+    """Refuse words of --analyze without it, a loss and an alpha that are none."""
     for name in ("max_loss", "precision", "questions"):
         if options[name] is not None and not options["analyze"]:
             raise UsageError(f"--{name.replace('_', '-')} says how to analyze: give --analyze as well.")
-    _smooth(options["smooth"])
+    _max_loss(options["max_loss"])
+    _smoothquant(options["smooth"])
 
 
-def _smooth(given: str | None) -> Smooth | None:
-    from storm_edge.calibration.smoothquant import Smooth
+def _max_loss(given: str | None) -> float | Literal["auto"] | None:
+    if given is None or given == "auto":
+        return given  # type: ignore[return-value] # a literal
+    try:
+        loss = float(given)
+    except ValueError:
+        loss = -1.0
+    if not loss >= 0:
+        raise UsageError(f"--max-loss {given} is no loss: give a number from 0 on, or auto.")
+    return loss
+
+
+def _smoothquant(given: str | None) -> SmoothQuant | None:
+    from storm_edge.calibration.smoothquant import SmoothQuant
 
     if given is None or given == _AUTO:
-        return None if given is None else Smooth()
+        return None if given is None else SmoothQuant()
     try:
         alpha = float(given)
     except ValueError:
         alpha = -1.0
     if not 0 <= alpha <= 1:
         raise UsageError(f"--smooth {given} is no number from 0 to 1: leave the number out to try several.")
-    return Smooth(alpha)
+    return SmoothQuant(alpha)
 
 
 def _analysis(data: str, frames: int, size: int, options: dict[str, Any]) -> Analysis | None:
@@ -119,7 +153,7 @@ def _analysis(data: str, frames: int, size: int, options: dict[str, Any]) -> Ana
         return None
     from storm_edge.calibration.analysis import Analysis
 
-    how: dict[str, Any] = {"scheme": options["precision"] or "int8", "max_loss": options["max_loss"]}
+    how: dict[str, Any] = {"scheme": options["precision"] or "int8", "max_loss": _max_loss(options["max_loss"])}
     if options["questions"] is not None:
         how |= {"clips": options["questions"], "asked": _asked(data, frames, size)}
     return Analysis(**how)
@@ -132,7 +166,7 @@ def _prompts(data: str, frames: int, size: int, clips: Clips) -> Asked:
     return _asked(data, frames, size) if data == "demo" or any(Path(data).glob("*.jsonl")) else describe_all(clips)
 
 
-def _lines(folder: Path, report: dict[str, Any]) -> Iterator[str]:
+def _lines(folder: Path, report: dict[str, Any], asked: str | None) -> Iterator[str]:
     """What a person wants to know of a calibration."""
     worst = min(report["tensors"], key=lambda tensor: report["tensors"][tensor]["int8_snr_db"])
     yield (
@@ -163,6 +197,18 @@ def _lines(folder: Path, report: dict[str, Any]) -> Iterator[str]:
         )
         if kept:
             yield f"left in floating point: {', '.join(kept)}"
+        if asked == _AUTO:
+            yield f"the most that verification accepts is --max-loss {found['max_loss']:.4g}"
+    if quantized := report.get("quantized"):
+        parts = ", ".join(f"{engine} {_of_scheme(quantized[scheme])}" for scheme, engine in _ENGINES.items())
+        rest = "" if all(x["answers"] for x in quantized.values()) else "; answers were not measured: too little memory"
+        yield f"quantized, of the encoders' multiplications: {parts}; {_REST}{rest}."
+
+
+def _of_scheme(found: dict[str, Any]) -> str:
+    if not found["layers"]:
+        return "none, for verification accepts none"
+    return f"{found['multiplications']:.1%} ({found['layers']} of {found['of']} layers)"
 
 
 def _clips(data: str, samples: int, frames: int, size: int) -> Clips:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="`demo`, or a folder with videos and their questions as JSON Lines.")
 @click.option("--engine", help="Engine to evaluate; default: the newest verified one for this machine.")
+@click.option("--trust-engines", is_flag=True, help="Also run an engine that was not built by you on this machine.")
+@click.option("--no-check", is_flag=True, help="Do not hash files that were not read on this machine before.")
 @click.option("-n", "number", type=COUNT, help="Questions to ask; default: all of a folder, 200 of demo.")
 @click.option("--frames", type=COUNT, help="Frames to look at; default: 32, of demo its clips' 16.")
 @click.option("--sample", type=COUNT, help="Keep every N-th pooled frame.")
@@ -37,6 +39,8 @@ def command(
     bundle: Path,
     data: str,
     engine: str | None,
+    trust_engines: bool,
+    no_check: bool,
     number: int | None,
     frames: int | None,
     sample: int | None,
@@ -54,7 +58,9 @@ def command(
         raise UsageError(f"{data} is no folder: give --data demo, or a folder with videos and a .jsonl file.")
     with progress(ctx, "eval") as step:
         step("load")
-        pipeline = load(bundle, engine, threads=threads)
+        pipeline = load(
+            bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
+        )
         items, frames, number = _items(data, frames, number, pipeline.bundle.config.vision.image_size)
         about: dict[str, object] = {"bundle": pipeline.bundle.sha256, "engine": pipeline.engine.name, "data": data}
         about |= {"frames": frames, "sample": sample}

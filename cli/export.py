@@ -49,7 +49,7 @@ def command(
     from storm_edge.export.export_bundle import export_bundle
 
     with progress(ctx, "export") as step:
-        export_bundle(
+        notes = export_bundle(
             checkpoint,
             output,
             dtype=dtype,  # type: ignore[arg-type]  # click.Choice has checked it
@@ -60,8 +60,10 @@ def command(
             progress=step,
         )
     if as_json:
-        click.echo(json.dumps({"bundle": str(output), "seconds": step.seconds}))
+        click.echo(json.dumps({"bundle": str(output), "notes": notes, "seconds": step.seconds}))
     else:
+        for note in notes:
+            say(ctx, note)
         say(ctx, f"{output}: a bundle. Next: storm build {output} --target cpu")
 
 

@@ -14,6 +14,13 @@ from storm_edge.cli.progress import progress, say
 @click.argument("preset")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change what config.json says, like temporal.num_layers=1; may be given several times.",
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Type of the weights.")
 @click.option("--vision-tower", type=click.Path(path_type=Path), help="Import SigLIP from this Hugging Face folder.")
 @click.option("--llm", type=click.Path(path_type=Path), help="Import Qwen2 from this Hugging Face folder.")
@@ -27,6 +34,7 @@ def command(
     preset: str,
     output: Path,
     seed: int,
+    settings: tuple[str, ...],
     dtype: str | None,
     vision_tower: Path | None,
     llm: Path | None,
@@ -37,10 +45,12 @@ def command(
 ) -> None:
     """Write a checkpoint of PRESET (storm-7b, storm-1.5b, storm-mini) with random or imported weights."""
     from storm_edge.runtime.config.presets import preset as find
+    from storm_edge.runtime.config.settings import with_settings
 
-    config = find(preset)
+    config = with_settings(find(preset), settings)
     from storm_edge.export.checkpoint.importers import Imported, import_language, import_temporal, import_vision
     from storm_edge.export.checkpoint.initialize import initialize
+    from storm_edge.runtime.errors import UsageError
 
     if dtype:
         config = config.model_copy(update={"dtype": dtype})
@@ -50,6 +60,8 @@ def command(
     if llm:
         config, language = import_language(llm, config)
         tokenizer = tokenizer or llm
+    if with_settings(config, (s for s in settings if not (dtype and s.startswith("dtype=")))) != config:
+        raise UsageError("--set contradicts the config.json of an imported part: leave out what that says.")
     if temporal:
         layers = import_temporal(temporal, config)
     with progress(ctx, "init") as step:

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, calibrations, engines."""
-    from storm_edge.runtime.bundle.manifest import Bundle
+    """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, calibrations, engines.
 
-    facts = describe(Bundle.open(bundle))
+    Of a checkpoint: its configuration, parameters and types of every part, tokenizer, and what is missing.
+    """
+    from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle
+
+    if (bundle / "config.json").exists() and not (bundle / MANIFEST).exists():
+        from storm_edge.export.checkpoint.summary import summarize
+
+        facts = summarize(bundle)
+    else:
+        facts = describe(Bundle.open(bundle))
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -30,24 +38,32 @@ def command(bundle: Path, as_json: bool) -> None:
             echo(f"{key}:")
             for name, item in value.items():
                 echo(f"  {name}: {item}")
+        elif isinstance(value, list):
+            for item in value:
+                echo(f"{key}: {item}")
         else:
             echo(f"{key}: {value}")
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The facts of a bundle, ready for JSON."""
+    from storm_edge.runtime.bundle.contents import unlisted_files
     from storm_edge.runtime.bundle.engine import engine_names, read_engine
+    from storm_edge.runtime.bundle.trust import is_ours
+    from storm_edge.runtime.proof.figures import describe_reference
 
     manifest, config = bundle.manifest, bundle.config
     engines = {}
     for name in engine_names(bundle):
         record = read_engine(bundle, name)
         engines[name] = f"{record.state} {record.created}, " + ("verified" if record.verified else "NOT verified")
+        engines[name] += "" if is_ours(record) else ", not built by you on this machine"
     return {
         "bundle": str(bundle.root),
         "schema": manifest.schema_version,
         "checkpoint sha256": manifest.checkpoint_sha256,
         "dtype": manifest.dtype,
+        "reference": "; ".join(describe_reference(manifest.reference)).removeprefix("reference: "),
         "size": f"{sum(f.size for f in manifest.files.values()) / 2**20:.1f} MiB in {len(manifest.files)} files",
         "visual tokens per pooled frame": config.pooled_tokens_per_frame,
         "visual tokens of 32 frames": config.visual_tokens(32),
@@ -60,19 +76,21 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "versions": manifest.versions,
         "calibrations": _calibrations(bundle) or "none: storm calibrate",
         "engines": engines or "none: storm build",
+        "not listed, and never read": ", ".join(unlisted_files(bundle)) or "nothing",
     }
 
 
 def _calibrations(bundle: Bundle) -> dict[str, str]:
     """What each calibration was made of, and how many layers it quantizes."""
-    from storm_edge.runtime.bundle.calibration import calibration_names, find_calibration
+    from storm_edge.runtime.bundle.calibration import SCHEMES, calibration_names, find_calibration
 
     described = {}
     for name in calibration_names(bundle):
         found = find_calibration(bundle, name)
-        layers = [layer.quantize for of_stage in found.layers.stages.values() for layer in of_stage.values()]
+        layers = [layer for of_stage in found.layers.stages.values() for layer in of_stage.values()]
         norms = sum(len(scales) for stage, scales in found.scales.items() if stage != "decoder")
-        described[name] = f"{found.method} of {found.samples} clips, {sum(layers)} of {len(layers)} layers quantized"
+        of = ", ".join(f"{sum(layer.quantized_in(s) for layer in layers)} in {s}" for s in SCHEMES)
+        described[name] = f"{found.method} of {found.samples} clips, of {len(layers)} layers are quantized {of}"
         described[name] += f", {norms} norms smoothed" if norms else ""
         described[name] += ", int4 weights scaled" if found.scales["decoder"] else ""
     return described

@@ -60,6 +60,11 @@ def say(ctx: click.Context, text: str) -> None:
         echo(text)
 
 
+def listing(names: list[str], most: int = 5) -> str:
+    """Some names in one line, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 @contextmanager
 def progress(ctx: click.Context, verb: str) -> Iterator[Steps]:
     """Yield the steps of a command; a terminal's stderr shows them when the command takes more than a second."""

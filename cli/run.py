@@ -18,6 +18,8 @@ from storm_edge.cli.progress import progress
 @click.argument("video", type=str)
 @click.argument("prompt")
 @click.option("--engine", help="Engine to run; default: the newest verified one for this machine.")
+@click.option("--trust-engines", is_flag=True, help="Also run an engine that was not built by you on this machine.")
+@click.option("--no-check", is_flag=True, help="Do not hash files that were not read on this machine before.")
 @click.option("--frames", type=int, help="Frames to look at, spread evenly; default: at most 32.")
 @click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
 @click.option("--sample", type=int, help="Keep every N-th pooled frame.")
@@ -37,6 +39,8 @@ def command(
     video: str,
     prompt: str,
     engine: str | None,
+    trust_engines: bool,
+    no_check: bool,
     frames: int | None,
     fps: float | None,
     sample: int | None,
@@ -65,7 +69,9 @@ def command(
     )
     with progress(ctx, "run") as step:
         step("load")
-        pipeline = load(bundle, engine, threads=threads)
+        pipeline = load(
+            bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
+        )
         step("encode video")
         opened = pipeline.open(video, frames=frames, fps=fps, sample=sample)
         step("prefill")

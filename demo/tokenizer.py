@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from storm_edge.demo.questions import ask
 from storm_edge.demo.scene import sample_scene
-from storm_edge.export.checkpoint.tokenizer import END_OF_TEXT, QWEN2_SPLIT, SPECIAL_TOKENS, TURN_END
+from storm_edge.export.checkpoint.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, TURN_END
+from storm_edge.runtime.llm.tokenizer import QWEN2_SPLIT
 
 # Qwen2's turns without what a model this small would only have to read past: no system prompt, no names of roles.
 CHAT_TEMPLATE = """\

@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from storm_edge.export.checkpoint.folder import Checkpoint
+from storm_edge.export.checkpoint.head import check_tied_head
 from storm_edge.export.checkpoint.tokenizer import copy_tokenizer
 from storm_edge.export.checkpoint.weights import write_safetensors
 from storm_edge.export.graph_file import StreamedModel
 from storm_edge.export.network.language import load_language_model, stream_language_model
 from storm_edge.export.network.load import load_temporal, load_vision
-from storm_edge.export.network.temporal import keep_scan_parameters_fp32
+from storm_edge.export.network.temporal import cast_for_export
 from storm_edge.export.reference.record import ReferenceClip, record_clips
+from storm_edge.export.reference.rounding import rounding_price
 from storm_edge.export.trace.decoder import compose_decoder
 from storm_edge.export.trace.embedding import write_embedding
 from storm_edge.export.trace.temporal import trace_temporal
@@ -27,11 +29,13 @@ from storm_edge.export.trace.vision import trace_vision
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.native_kernels import without_native_kernels
 from storm_edge.plugins.selective_scan import op as selective_scan
+from storm_edge.runtime.answer.pipeline import DEFAULT_FRAMES
 from storm_edge.runtime.bundle.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     GraphSpec,
     Manifest,
+    ReferenceSpec,
     Stage,
     TensorSpec,
     describe_file,
@@ -41,10 +45,12 @@ from storm_edge.runtime.bundle.publish import staging
 from storm_edge.runtime.config.schema import DType, ReductionConfig, StormConfig, parse_config
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
+from storm_edge.runtime.proof.figures import describe_reference
 
 # Above this, the record is one short clip, computed with one layer of the language model in memory at a time.
 WHOLE_MODEL_BYTES = 4 * 10**9
 GREEDY_TOKENS, GREEDY_TOKENS_STREAMED = 64, 8
+ANSWER_TOKENS = 64  # that should fit behind a clip of as many frames as are looked at by default
 # What is asked about reference clips that bring no question of their own.
 QUESTIONS = ("What happens in this video?", "Which way does the square move?", "Describe the first frame.")
 # The model's image size -> clips uint8 (frames, size, size, 3), each with a question.
@@ -62,13 +68,13 @@ def export_bundle(
     clips: ClipSource | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Write the bundle of a checkpoint to the folder `output`.
+) -> list[str]:
+    """Write the bundle of a checkpoint to the folder `output`; returns lines that its user should read.
 
     `dtype` is the type of weights and activations in the graphs, by default the checkpoint's; the pooling factors
     override the configuration's. `clips` gives what the reference record is made of, by default synthetic frames, for
-    which a calibration's ranges may not hold. Raises UsageError where `output` exists and not `force`, and for clips
-    that are too short or of another size; CheckpointError.
+    which a calibration's ranges may not hold. Raises UsageError where `output` exists and not `force`, for clips that
+    are too short, of another size or beyond the model's context, and for weights beyond `dtype`; CheckpointError.
     """
     if output.exists() and not force:
         raise UsageError(f"{output} exists already: choose another folder or add --force to replace it.")
@@ -82,31 +88,38 @@ def export_bundle(
         progress("tokenizer")
         copy_tokenizer(checkpoint.root / "llm", folder / "tokenizer", config.llm.vocab_size)
         progress("load vision and temporal")
-        vision, temporal = load_vision(checkpoint), load_temporal(checkpoint, config)
+        check_tied_head(config.llm, checkpoint.llm)
+        vision, temporal = load_vision(checkpoint, dtype), load_temporal(checkpoint, config, dtype)
         progress("reference record")
         streamed = checkpoint.nbytes > WHOLE_MODEL_BYTES
         asked = (clips or _synthetic_clips(config.reduction.temporal_pool))(config.vision.image_size)
-        recorded = _reference_clips(config, ChatPrompt.open(folder / "tokenizer"), asked, short=streamed)
-        llm = stream_language_model(checkpoint) if streamed else load_language_model(checkpoint)
         steps = GREEDY_TOKENS_STREAMED if streamed else GREEDY_TOKENS
-        clip_files = []
-        (folder / "reference").mkdir()
+        prompt = ChatPrompt.open(folder / "tokenizer")
+        recorded = _reference_clips(config, prompt, asked, steps, short=streamed)
+        load_llm = stream_language_model if streamed else load_language_model
         with without_native_kernels():
-            for i, record in enumerate(record_clips(recorded, vision, temporal, llm, steps, progress)):
-                clip_files.append(f"reference/clip{i}.safetensors")
-                write_safetensors(folder / clip_files[-1], record)
-        del llm
+            records = list(record_clips(recorded, vision, temporal, load_llm(checkpoint, dtype), steps, progress))
+        clip_files = [f"reference/clip{i}.safetensors" for i in range(len(records))]
+        (folder / "reference").mkdir()
+        for file, record in zip(clip_files, records, strict=True):
+            write_safetensors(folder / file, record)
         specs: dict[Stage, GraphSpec] = {}
         progress("vision graph")
         model = trace_vision(vision.to(torch_dtype), config)
         specs["vision"] = _save(StreamedModel(model), graphs, "vision")
         progress("temporal graph")
-        temporal.to(torch_dtype)
-        keep_scan_parameters_fp32(temporal)
+        cast_for_export(temporal, torch_dtype)
         specs["temporal"] = _save(StreamedModel(trace_temporal(temporal, config, torch_dtype)), graphs, "temporal")
         progress("decoder graph")
         specs["decoder"] = _save(compose_decoder(config.llm, checkpoint.llm, dtype), graphs, "decoder")
-        write_embedding(checkpoint.llm, graphs / "embedding.safetensors")
+        write_embedding(checkpoint.llm, graphs / "embedding.safetensors", dtype)
+        price = None
+        if checkpoint.is_rounded_by(dtype):
+            progress("price of rounding")
+            del vision, temporal  # two of each would not fit where one just does
+            own = load_vision(checkpoint), load_temporal(checkpoint, config), load_llm(checkpoint)
+            with without_native_kernels():
+                price = rounding_price(recorded, records, *own, progress)
         progress("manifest")
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         manifest = Manifest(
@@ -117,12 +130,14 @@ def export_bundle(
             embedding="graphs/embedding.safetensors",
             tokenizer="tokenizer",
             clips=clip_files,
+            reference=ReferenceSpec(weights=dtype, rounding=price),
             operators={op.NAME: op.VERSION for op in (selective_scan, causal_conv1d)},
             checkpoint_sha256=checkpoint.sha256(),
             versions={name: importlib.metadata.version(name) for name in _PACKAGES},
             files={p.relative_to(folder).as_posix(): describe_file(p) for p in files},
         )
         (folder / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+    return [*describe_reference(manifest.reference), *_context_notes(config, prompt)]
 
 
 def synthetic_frames(count: int, size: int, seed: int) -> NDArray[np.uint8]:
@@ -145,9 +160,9 @@ def _synthetic_clips(k: int) -> ClipSource:
 
 
 def _reference_clips(
-    config: StormConfig, prompt: ChatPrompt, asked: Iterable[tuple[NDArray[np.uint8], str]], *, short: bool
+    config: StormConfig, prompt: ChatPrompt, asked: Iterable[tuple[NDArray[np.uint8], str]], steps: int, *, short: bool
 ) -> list[ReferenceClip]:
-    """The clips, of whole groups of k frames; `short` keeps one of four frames or so."""
+    """The clips, of whole groups of k frames; `short` keeps one of four frames or so. UsageError beyond the context."""
     k, size = config.reduction.temporal_pool, config.vision.image_size
     newline = prompt.newline_id if config.reduction.newline_token else None
     clips = []
@@ -159,8 +174,27 @@ def _reference_clips(
             )
         ids = prompt.render([Message("user", question, video=True)])
         groups = max(4 // k, 1) if short else len(frames) // k
+        used = len(ids.before) + config.visual_tokens(groups * k, sample=1) + len(ids.after) + steps - 1
+        if used > config.llm.max_position_embeddings:
+            raise UsageError(
+                f"a reference clip of {groups * k} frames takes {used} positions, but llm.max_position_embeddings is"
+                f" {config.llm.max_position_embeddings}: give shorter clips with --clips, pool more, or correct it."
+            )
         clips.append(ReferenceClip(frames[: groups * k], ids.before, ids.after, newline))
     return clips
+
+
+def _context_notes(config: StormConfig, prompt: ChatPrompt) -> list[str]:
+    """A line where the frames that a clip has by default leave no room for an answer."""
+    ids, most = prompt.render([Message("user", QUESTIONS[0], video=True)]), config.llm.max_position_embeddings
+    room = most - len(ids.before) - len(ids.after) - ANSWER_TOKENS
+    if config.visual_tokens(DEFAULT_FRAMES) <= room:
+        return []
+    fitting = max((n for n in range(1, DEFAULT_FRAMES) if config.visual_tokens(n) <= room), default=0)
+    return [
+        f"warning: {DEFAULT_FRAMES} frames, the default, take {config.visual_tokens(DEFAULT_FRAMES)} positions, but"
+        f" llm.max_position_embeddings is {most}: {fitting} leave room for a question and {ANSWER_TOKENS} tokens."
+    ]
 
 
 def _with_pooling(config: StormConfig, temporal_pool: int | None, spatial_pool: int | None) -> StormConfig:

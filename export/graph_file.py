@@ -61,7 +61,7 @@ def save_model(model: onnx.ModelProto, path: Path, data_name: str, tensors: Mapp
 
 
 def load_model(path: Path) -> StreamedModel:
-    """Open a graph file of ours; the values in its data file are read when a reader is called.
+    """Open a graph file of ours, one of a bundle after `check_graph`; a reader reads values when it is called.
 
     The readers' initializers have type and dims only, as `save_model` wants them.
     """
@@ -72,7 +72,8 @@ def load_model(path: Path) -> StreamedModel:
             continue
         where = {entry.key: entry.value for entry in tensor.external_data}
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        readers[tensor.name] = _mapped(path.parent / where["location"], dtype, int(where["offset"]), tuple(tensor.dims))
+        data, offset = path.parent / where["location"], int(where.get("offset", 0))
+        readers[tensor.name] = _mapped(data, dtype, offset, tuple(tensor.dims))
         del tensor.external_data[:]
         tensor.ClearField("data_location")
     return StreamedModel(model, readers)

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.libraries import CPU
 from storm_edge.plugins.native_kernels import call_by_address, find_kernels
+from storm_edge.plugins.op_schema import Schema
+from storm_edge.plugins.selective_scan import op as selective_scan
 
 # What the convolution takes at most; PyTorch's own form and the CUDA kernel take more.
 MAXIMUM_WIDTH = 256
@@ -36,17 +39,18 @@ class CpuKernels:
         self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], threads: int
     ) -> None:
         """SelectiveScan on contiguous arrays; sizes: batch, length, channels, state; inputs, then outputs."""
-        self._call(self._library.storm_selective_scan, dtype, sizes, reverse, addresses, threads)
+        self._call(self._library.storm_selective_scan, selective_scan.SCHEMA, dtype, sizes, reverse, addresses, threads)
 
     def causal_conv1d(
         self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], threads: int
     ) -> None:
         """CausalConv1d on contiguous arrays; sizes: batch, length, channels, width; inputs, then outputs."""
-        self._call(self._library.storm_causal_conv1d, dtype, sizes, reverse, addresses, threads)
+        self._call(self._library.storm_causal_conv1d, causal_conv1d.SCHEMA, dtype, sizes, reverse, addresses, threads)
 
     @staticmethod
     def _call(
         function: ctypes._NamedFuncPointer,
+        schema: Schema,
         dtype: str,
         sizes: Sequence[int],
         reverse: bool,
@@ -55,7 +59,7 @@ class CpuKernels:
     ) -> None:
         error = ctypes.create_string_buffer(256)
         rest = (ctypes.c_int(threads), error, ctypes.c_size_t(len(error)))
-        if call_by_address(function, dtype, sizes, reverse, addresses, *rest):
+        if call_by_address(function, schema, dtype, sizes, reverse, addresses, *rest):
             raise ValueError(error.value.decode())
 
 

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.libraries import CUDA, build_command
 from storm_edge.plugins.native_kernels import call_by_address, find_kernels
+from storm_edge.plugins.op_schema import Schema
+from storm_edge.plugins.selective_scan import op as selective_scan
 
 
 class CudaKernels:
@@ -31,32 +34,39 @@ class CudaKernels:
         self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], stream: int
     ) -> None:
         """SelectiveScan on contiguous arrays; sizes: batch, length, channels, state; inputs, outputs, workspace."""
-        self._call(self._library.storm_cuda_selective_scan, "SelectiveScan", dtype, sizes, reverse, addresses, stream)
+        self._call(
+            self._library.storm_cuda_selective_scan, selective_scan.SCHEMA, dtype, sizes, reverse, addresses, stream, 1
+        )
 
     def causal_conv1d(
         self, dtype: str, sizes: Sequence[int], reverse: bool, addresses: Sequence[int], stream: int
     ) -> None:
         """CausalConv1d on contiguous arrays; sizes: batch, length, channels, width; inputs, then outputs."""
-        self._call(self._library.storm_cuda_causal_conv1d, "CausalConv1d", dtype, sizes, reverse, addresses, stream)
+        self._call(
+            self._library.storm_cuda_causal_conv1d, causal_conv1d.SCHEMA, dtype, sizes, reverse, addresses, stream
+        )
 
     @staticmethod
     def _call(
         function: ctypes._NamedFuncPointer,
-        name: str,
+        schema: Schema,
         dtype: str,
         sizes: Sequence[int],
         reverse: bool,
         addresses: Sequence[int],
         stream: int,
+        workspaces: int = 0,
     ) -> None:
-        error: bytes | None = call_by_address(function, dtype, sizes, reverse, addresses, ctypes.c_void_p(stream))
+        error: bytes | None = call_by_address(
+            function, schema, dtype, sizes, reverse, addresses, ctypes.c_void_p(stream), workspaces=workspaces
+        )
         if error is None:
             return
         advice = {
             b"cudaErrorNoKernelImageForDevice": f": it was built for other GPUs: run `{build_command()}` here",
             b"cudaErrorInvalidValue": f" for the sizes {', '.join(map(str, sizes))}",
         }
-        raise RuntimeError(f"storm::{name} on CUDA failed with {error.decode()}{advice.get(error, '')}")
+        raise RuntimeError(f"{schema.qualified_name} on CUDA failed with {error.decode()}{advice.get(error, '')}")
 
 
 def cuda_kernels() -> CudaKernels | None:

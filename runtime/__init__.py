@@ -2,7 +2,7 @@
 
 from storm_edge.runtime.errors import StormError
 
-__all__ = ["Answer", "Pipeline", "SamplingOptions", "StormError", "Video", "load"]
+__all__ = ["Answer", "Pipeline", "SamplingOptions", "StormError", "Video", "Workers", "load"]
 
 
 def __getattr__(name: str) -> object:
@@ -11,6 +11,10 @@ def __getattr__(name: str) -> object:
         from storm_edge.runtime.answer import pipeline
 
         return getattr(pipeline, name)
+    if name == "Workers":
+        from storm_edge.runtime.answer.workers import Workers
+
+        return Workers
     if name == "SamplingOptions":
         from storm_edge.runtime.llm.sampling import SamplingOptions
 

@@ -8,6 +8,7 @@
     ├── TargetError       the target cannot do what was asked
     ├── BuildError        an engine could not be made
     ├── EngineError       an engine cannot be used here
+    ├── BusyError         every worker is taken and no place in line is free
     └── ParityError       an engine does not compute what the checkpoint computes
 
 A message is one line: what happened, where, and what to do now.
@@ -50,6 +51,10 @@ class BuildError(StormError):
 
 class EngineError(StormError):
     """A built engine cannot be loaded or run on this machine."""
+
+
+class BusyError(StormError):
+    """Every worker is taken, and the line is full or the wait was too long."""
 
 
 class ParityError(StormError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,18 @@ from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.config.schema import StormConfig
+
+DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Cache and secret of a user of the tests' own: they neither read nor write the real one's."""
+    folder = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +49,15 @@ def bundle(checkpoint: Path) -> Path:
     """Its bundle with a verified engine cpu-fp32; do not change it."""
     path = checkpoint.parent / "bundle"
     export_bundle(checkpoint, path)
+    build_cpu(Bundle.open(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed demo checkpoint as a bundle with an engine, recorded on synthetic frames; do not change it."""
+    path = tmp_path_factory.mktemp("trained") / "bundle"
+    export_bundle(DEMO, path)
     build_cpu(Bundle.open(path))
     return path
 
@@ -67,10 +89,10 @@ def moving_clips(number: int = 8, frames: int = 8, size: int = 64) -> Iterator[N
 
 @pytest.fixture(scope="session")
 def calibrated(bundle: Path) -> Path:
-    """A copy of the bundle with a calibration called "clips"; do not change it."""
+    """A copy of the bundle with a calibration called "clips", of which every layer is quantized; do not change it."""
     from storm_edge.calibration.calibrate import calibrate
 
     path = bundle.parent / "calibrated" / "bundle"
     shutil.copytree(bundle, path)
-    calibrate(Bundle.open(path), moving_clips, "clips", samples=8)
+    calibrate(Bundle.open(path), moving_clips, "clips", samples=8, budget=math.inf)
     return path

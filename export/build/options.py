@@ -24,7 +24,7 @@ class BuildOptions:
     (none: this machine's), `max_frames` the most frames of a clip, `max_length` the tokens of the KV cache,
     `calibration` the ranges for int8 and fp8, `workspace_gib` the builder's scratch memory; `min_shapes`, `opt_shapes`
     and `max_shapes` replace those of the optimization profiles by input name. `simulate` makes an engine for this CPU
-    that computes what the target's integers stand for.
+    that computes what the target's integers stand for. With `trust_engines` one that somebody else compiled counts.
     """
 
     precision: str | None = None
@@ -43,6 +43,7 @@ class BuildOptions:
     prepare_only: bool = False
     simulate: bool = False
     allow_mismatch: bool = False
+    trust_engines: bool = False
     threads: int | None = None
 
 

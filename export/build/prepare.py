@@ -17,11 +17,11 @@ from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.nbits_weights import nbits_weights
 from storm_edge.export.passes.pin_length import pin_length
-from storm_edge.export.passes.quantize import Scheme, quantize
-from storm_edge.export.passes.smoothquant import smooth
+from storm_edge.export.passes.quantize import quantize
+from storm_edge.export.passes.smoothquant import smoothquant
 from storm_edge.export.passes.strip_functions import strip_functions
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, calibration_of
+from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme, calibration_of
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, FileSpec, Stage
 from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.errors import BuildError, TargetError
@@ -76,14 +76,14 @@ def prepare(
     return graphs, files
 
 
-def smooth_steps(calibration: Calibration | None, stage: Stage) -> list[Step]:
+def smoothquant_steps(calibration: Calibration | None, stage: Stage) -> list[Step]:
     """The pass that smooths a stage's norms by a calibration's scales; none where it has none."""
     if calibration is None or not calibration.scales[stage]:
         return []
 
     def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
         try:
-            smooth(model, readers, calibration.scales[stage])
+            smoothquant(model, readers, calibration.scales[stage])
         except ValueError as e:
             raise BuildError(f"calibration {calibration.name}: {e}: repeat `storm calibrate`.") from e
 
@@ -95,7 +95,7 @@ def quantize_step(calibration: Calibration, stage: Stage, scheme: Scheme) -> Ste
 
     def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
         try:
-            quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage), scheme)
+            quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage, scheme), scheme)
         except ValueError as e:
             raise BuildError(
                 f"calibration {calibration.name}: {e}: correct its layers.json or repeat `storm calibrate`."
@@ -147,7 +147,7 @@ def onnxruntime_decoder_steps(bundle: Bundle, calibration: Calibration | None, o
         nbits_weights(model, readers, 4, options.int4_block, in_8=INT4_KEPT)
 
     return [
-        *_typed(bundle.manifest.dtype, "float16", smooth_steps(calibration, "decoder")),
+        *_typed(bundle.manifest.dtype, "float16", smoothquant_steps(calibration, "decoder")),
         (f"nbits 3 4 {options.int4_block}", shrink),
         (f"fuse decoder 1 {length}", fuse),
     ]
@@ -176,14 +176,14 @@ def _encoder(bundle: Bundle, stage: Stage, precision: str, calibration: Calibrat
     if precision not in QUANTIZED or calibration is None:
         return _typed(stored, wanted)
     quantized = quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8")
-    return [*_typed(stored, wanted, smooth_steps(calibration, stage)), quantized]
+    return [*_typed(stored, wanted, smoothquant_steps(calibration, stage)), quantized]
 
 
 def _decoder(bundle: Bundle, precision: str, calibration: Calibration | None, options: BuildOptions) -> list[Step]:
     """The passes to a decoder's types."""
     stored, wanted = bundle.manifest.dtype, _DECODER_DTYPES[precision]
     if precision == "int4":
-        scaled = smooth_steps(calibration, "decoder")
+        scaled = smoothquant_steps(calibration, "decoder")
         return [*_typed(stored, wanted, scaled), (f"int4 1 {options.int4_block}", _int4(options.int4_block))]
     if precision == "fp8" and calibration is not None:
         return [*_typed(stored, wanted), quantize_step(calibration, "decoder", "fp8")]

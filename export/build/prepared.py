@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import onnx
 
 from storm_edge.export.graph_file import Reader, load_model, save_model
+from storm_edge.runtime.bundle.door import is_file
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage, describe_file
+from storm_edge.runtime.bundle.publish import publish_files
 
 Pass = Callable[[onnx.ModelProto, dict[str, Reader]], None]
 # A pass with the words that identify it: they change whenever it, or its arguments, do.
@@ -27,14 +28,14 @@ def prepared_graph(bundle: Bundle, stage: Stage, engine: str, steps: Sequence[St
         return spec.file, {}
     made_of = [bundle.manifest.files[name].sha256 for name in (spec.file, spec.data) if name]
     key = hashlib.sha256("\n".join([*made_of, *(words for words, _ in steps)]).encode()).hexdigest()[:12]
-    stem = f"graphs/{engine}.{key}.{stage}"
-    graph, data = bundle.path(f"{stem}.onnx"), bundle.path(f"{stem}.data")
-    if not graph.exists():
-        loaded = load_model(bundle.path(spec.file))
+    stem = f"{engine}.{key}.{stage}"
+    names = [f"{stem}.onnx", f"{stem}.data"]
+    if not is_file(bundle.root, f"graphs/{names[0]}"):
+        loaded = load_model(bundle.graph(stage))
         readers = dict(loaded.tensors)
         for _, apply in steps:
             apply(loaded.model, readers)
-        partial = graph.with_suffix(".partial")
-        save_model(loaded.model, partial, data.name, readers)
-        partial.replace(graph)
-    return f"{stem}.onnx", {f"graphs/{p.name}": describe_file(p) for p in (graph, data) if Path(p).exists()}
+        with publish_files(bundle.root, "graphs") as folder:
+            save_model(loaded.model, folder / names[0], names[1], readers)
+    made = {f"graphs/{name}" for name in names if is_file(bundle.root, f"graphs/{name}")}
+    return f"graphs/{names[0]}", {name: describe_file(bundle.located(name)) for name in sorted(made)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.runtime.bundle.calibration import QUANTIZED, find_scaling
+from storm_edge.runtime.bundle.calibration import QUANTIZED, find_awq
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import UsageError
 
@@ -23,7 +23,7 @@ def refuse_unread(bundle: Bundle, precision: str, llm_precision: str, options: B
             f"--calibration {calibration}: {precision} and {llm_precision} need none: add --precision int8, or leave it"
             " out."
         )
-    if find_scaling(bundle, calibration) is None:
+    if find_awq(bundle, calibration) is None:
         raise UsageError(
             f"{bundle.root} has no calibration {calibration!r} with scales for int4 weights: run `storm calibrate"
             f" {bundle.root} --data DIR --awq`, or leave --calibration out."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from storm_edge.runtime.bundle.engine import engine_names, read_engine
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle
-from storm_edge.runtime.errors import EngineError
-
-_PREPARED = re.compile(rf".+\.[0-9a-f]{{12}}\.({'|'.join(STAGES)})\.(onnx|data|partial)")  # see prepared.py
+from storm_edge.runtime.bundle.door import open_folder
+from storm_edge.runtime.bundle.engine import PREPARED, engine_names, read_engine
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.publish import remove_files
+from storm_edge.runtime.errors import StormError
 
 
 def drop_unused_graphs(bundle: Bundle) -> None:
@@ -18,8 +20,18 @@ def drop_unused_graphs(bundle: Bundle) -> None:
     """
     try:
         used = {file for name in engine_names(bundle) for file in read_engine(bundle, name).files}
-    except EngineError:
+    except StormError:
         return
-    for path in bundle.path("graphs").iterdir():
-        if _PREPARED.fullmatch(path.name) and f"graphs/{path.name}" not in used:
-            path.unlink(missing_ok=True)
+    remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and f"graphs/{name}" not in used)
+
+
+@contextmanager
+def removed_on_failure(bundle: Bundle) -> Iterator[None]:
+    """Delete the graphs that were prepared in the block where it fails; the caller holds the lock of the engines."""
+    with open_folder(bundle.root, "graphs") as at:
+        before = set(os.listdir(at))
+    try:
+        yield
+    except BaseException:
+        remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and name not in before)
+        raise

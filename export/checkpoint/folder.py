@@ -9,17 +9,24 @@ llm/                 Qwen2, Hugging Face names; tokenizer.json and chat template
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from storm_edge.export.checkpoint.check import check_tensors
-from storm_edge.export.checkpoint.shapes import Shapes, language_shapes, temporal_shapes, vision_shapes
+from storm_edge.export.checkpoint.head import tied_head
+from storm_edge.export.checkpoint.regular import check_regular, read_json
+from storm_edge.export.checkpoint.shapes import (
+    TensorShapes,
+    is_scan_constant,
+    language_shapes,
+    temporal_shapes,
+    vision_shapes,
+)
 from storm_edge.export.checkpoint.weights import Weights
 from storm_edge.runtime.bundle.manifest import file_sha256
-from storm_edge.runtime.config.schema import StormConfig, read_config
+from storm_edge.runtime.config.schema import DType, StormConfig, read_config
 from storm_edge.runtime.errors import CheckpointError
 
 VISION_PREFIX = "vision_model."
@@ -49,12 +56,12 @@ class Checkpoint:
         _check_part_config(root / "vision_tower" / "config.json", config.vision.model_dump(exclude={"feature_layer"}))
         _check_part_config(root / "llm" / "config.json", config.llm.model_dump())
         vision = Weights.open(root / "vision_tower")
+        check_regular(root / "temporal.safetensors")
         temporal = Weights.open(root / "temporal.safetensors")
         llm = Weights.open(root / "llm")
         check_tensors(_unprefixed(vision.shapes), vision_shapes(config), f"{root / 'vision_tower'}", NOT_RUN)
         check_tensors(temporal.shapes, temporal_shapes(config), f"{root / 'temporal.safetensors'}")
-        tied = ("lm_head.weight",) if config.llm.tie_word_embeddings else ()
-        check_tensors(llm.shapes, language_shapes(config.llm), f"{root / 'llm'}", tied)
+        check_tensors(llm.shapes, language_shapes(config.llm), f"{root / 'llm'}", tied_head(config.llm))
         return cls(root, config, vision, temporal, llm)
 
     @property
@@ -62,28 +69,38 @@ class Checkpoint:
         """Bytes of all weights."""
         return self.vision.nbytes + self.temporal.nbytes + self.llm.nbytes
 
+    def is_rounded_by(self, dtype: DType) -> bool:
+        """Whether an export as `dtype` rounds any weight; what the scan reads as fp32 it never does."""
+        if dtype == "float32":
+            return False
+        vision = [name for name in self.vision.names if _unprefixed_name(name) in vision_shapes(self.config)]
+        temporal = [name for name in self.temporal.names if not is_scan_constant(name)]
+        parts = ((self.vision, vision), (self.temporal, temporal), (self.llm, language_shapes(self.config.llm)))
+        return any(weights.dtype(name) != dtype for weights, names in parts for name in names)
+
     def sha256(self) -> str:
         """Hash of the configuration, every weight file and the tokenizer, names included."""
         digest = hashlib.sha256()
-        for path in sorted(p for p in self.root.rglob("*") if p.is_file()):
+        # Not a walk of the whole tree, which would pass by a part that is a link to another folder.
+        folders = (self.root, self.root / "vision_tower", self.root / "llm")
+        for path in sorted(p for folder in folders for p in folder.iterdir() if p.is_file()):
             digest.update(f"{path.relative_to(self.root).as_posix()}\0{file_sha256(path)}\n".encode())
         return digest.hexdigest()
 
 
-def _unprefixed(shapes: Shapes) -> Shapes:
-    return {name.removeprefix(VISION_PREFIX): shape for name, shape in shapes.items()}
+def _unprefixed(shapes: TensorShapes) -> TensorShapes:
+    return {_unprefixed_name(name): shape for name, shape in shapes.items()}
+
+
+def _unprefixed_name(name: str) -> str:
+    return name.removeprefix(VISION_PREFIX)
 
 
 def _check_part_config(path: Path, ours: Mapping[str, Any]) -> None:
     """A part's own Hugging Face config.json, where there is one, must not contradict the STORM configuration."""
-    if not path.is_file():
+    if not path.exists():
         return
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise CheckpointError(f"{path} cannot be read as JSON ({e}): restore it from the checkpoint's source.") from e
-    if not isinstance(theirs, dict):
-        raise CheckpointError(f"{path} holds no JSON object: restore it from the checkpoint's source.")
+    theirs = read_json(path, "restore it from the checkpoint's source")
     differing = [
         f"{k} is {theirs[k]!r} there and {v!r} in the checkpoint's config.json"
         for k, v in ours.items()

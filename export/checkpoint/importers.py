@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +10,15 @@ from typing import Any
 
 from storm_edge.export.checkpoint.check import check_tensors
 from storm_edge.export.checkpoint.folder import NOT_RUN, VISION_PREFIX
+from storm_edge.export.checkpoint.head import check_tied_head, tied_head
+from storm_edge.export.checkpoint.regular import check_regular, read_json
 from storm_edge.export.checkpoint.shapes import language_shapes, temporal_shapes, vision_shapes
 from storm_edge.export.checkpoint.weights import LazyTensor, Weights
 from storm_edge.runtime.config.schema import StormConfig, parse_config
 from storm_edge.runtime.errors import CheckpointError
 
 Tensors = Mapping[str, LazyTensor]
+_ADVICE = "give a Hugging Face model folder"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Imported:
 
 def import_vision(folder: Path, config: StormConfig) -> tuple[StormConfig, Tensors]:
     """A SigLIP folder (whole model or vision tower): `config` with its sizes, and the tower's tensors."""
-    found = _read_json(folder / "config.json")
+    found = read_json(folder / "config.json", _ADVICE)
     found = found.get("vision_config", found)
     config = _with_section(config, "vision", found, folder)
     weights = Weights.open(folder)
@@ -42,7 +44,7 @@ def import_vision(folder: Path, config: StormConfig) -> tuple[StormConfig, Tenso
 
 def import_language(folder: Path, config: StormConfig) -> tuple[StormConfig, Tensors]:
     """A Qwen2 folder: `config` with its sizes, and the language model's tensors."""
-    found = _read_json(folder / "config.json")
+    found = read_json(folder / "config.json", _ADVICE)
     if found.get("model_type") != "qwen2":
         raise CheckpointError(f"{folder} holds a model of type {found.get('model_type')!r}: give a Qwen2 folder.")
     rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
@@ -50,8 +52,8 @@ def import_language(folder: Path, config: StormConfig) -> tuple[StormConfig, Ten
         raise CheckpointError(f"{folder} has scaled rotary embeddings or a sliding window: give a plain Qwen2.")
     config = _with_section(config, "llm", {"rope_theta": rope.get("rope_theta"), **found}, folder)
     weights = Weights.open(folder)
-    tied = ("lm_head.weight",) if config.llm.tie_word_embeddings else ()
-    check_tensors(weights.shapes, language_shapes(config.llm), str(folder), tied)
+    check_tensors(weights.shapes, language_shapes(config.llm), str(folder), tied_head(config.llm))
+    check_tied_head(config.llm, weights)
     return config, {name: weights.lazy(name) for name in language_shapes(config.llm)}
 
 
@@ -60,6 +62,7 @@ def import_temporal(file: Path, config: StormConfig) -> Tensors:
 
     A projector in it is taken as well; without one the projector is left to be initialised.
     """
+    check_regular(file)
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist: give a safetensors or PyTorch state dict file.")
     if file.suffix == ".safetensors":
@@ -84,13 +87,3 @@ def _with_section(config: StormConfig, section: str, found: Mapping[str, Any], f
     data = config.model_dump()
     data[section] |= {key: value for key, value in found.items() if key in data[section] and value is not None}
     return parse_config(data, str(folder / "config.json"))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise CheckpointError(f"{path} cannot be read as JSON ({e}): give a Hugging Face model folder.") from e
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds no JSON object: give a Hugging Face model folder.")
-    return data

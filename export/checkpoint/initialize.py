@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.export.checkpoint.importers import Imported
-from storm_edge.export.checkpoint.shapes import Shapes, language_shapes, temporal_shapes, vision_shapes
+from storm_edge.export.checkpoint.shapes import (
+    TensorShapes,
+    is_scan_constant,
+    language_shapes,
+    temporal_shapes,
+    vision_shapes,
+)
 from storm_edge.export.checkpoint.tokenizer import copy_tokenizer, write_byte_tokenizer
 from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, LazyTensor, convert, write_safetensors
 from storm_edge.runtime.bundle.publish import staging
@@ -66,7 +72,7 @@ def initialize(
         (folder / "config.json").write_text(json.dumps(config.model_dump(), indent=2) + "\n", encoding="utf-8")
 
 
-def _random(shapes: Shapes, seed: int) -> dict[str, LazyTensor]:
+def _random(shapes: TensorShapes, seed: int) -> dict[str, LazyTensor]:
     return {n: LazyTensor(np.dtype(np.float32), s, _drawer(n, s, seed)) for n, s in shapes.items()}
 
 
@@ -117,6 +123,6 @@ def _typed(tensors: Mapping[str, LazyTensor], dtype: DType) -> dict[str, LazyTen
 
 
 def _converted(name: str, tensor: LazyTensor, dtype: DType) -> LazyTensor:
-    if tensor.dtype == NUMPY_DTYPES[dtype] or name.endswith("_log"):
-        return tensor  # A is read in fp32 whatever the model's type
+    if tensor.dtype == NUMPY_DTYPES[dtype] or is_scan_constant(name):
+        return tensor
     return LazyTensor(NUMPY_DTYPES[dtype], tensor.shape, lambda: convert(tensor.read(), dtype, name))

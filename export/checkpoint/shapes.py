@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from storm_edge.runtime.config.schema import LanguageConfig, StormConfig
 
-Shapes = dict[str, tuple[int, ...]]
+TensorShapes = dict[str, tuple[int, ...]]
+_SCAN_CONSTANT = re.compile(r"layers\.\d+\.mixer\.(A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias)")
 
 
-def _layer_norm(name: str, width: int) -> Shapes:
+def is_scan_constant(name: str) -> bool:
+    """Whether the selective scan reads this tensor of the temporal encoder in fp32, whatever the model's type."""
+    return _SCAN_CONSTANT.fullmatch(name) is not None
+
+
+def _layer_norm(name: str, width: int) -> TensorShapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
+def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> TensorShapes:
     return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
 
 
-def vision_shapes(config: StormConfig) -> Shapes:
+def vision_shapes(config: StormConfig) -> TensorShapes:
     """SigLIP's tensors that the model reads, Hugging Face names without the `vision_model.` prefix."""
     vision = config.vision
     width = vision.hidden_size
-    shapes: Shapes = {
+    shapes: TensorShapes = {
         "embeddings.patch_embedding.weight": (width, 3, vision.patch_size, vision.patch_size),
         "embeddings.patch_embedding.bias": (width,),
         "embeddings.position_embedding.weight": (vision.grid**2, width),
@@ -35,11 +43,11 @@ def vision_shapes(config: StormConfig) -> Shapes:
     return shapes
 
 
-def temporal_shapes(config: StormConfig) -> Shapes:
+def temporal_shapes(config: StormConfig) -> TensorShapes:
     """The projector's and Mamba layers' tensors, mamba_ssm names (`*_b` and `A_b_log` backward)."""
     width, channels, temporal = config.llm.hidden_size, config.d_inner, config.temporal
     features = config.vision.hidden_size * temporal.downsample**2
-    shapes: Shapes = _linear("projector.linear", features, width)
+    shapes: TensorShapes = _linear("projector.linear", features, width)
     if temporal.projector_norm:
         shapes |= _layer_norm("projector.norm", features)
     for i in range(temporal.num_layers):
@@ -57,10 +65,10 @@ def temporal_shapes(config: StormConfig) -> Shapes:
     return shapes
 
 
-def language_shapes(llm: LanguageConfig) -> Shapes:
+def language_shapes(llm: LanguageConfig) -> TensorShapes:
     """Qwen2's tensors, Hugging Face names."""
     width, heads, kv = llm.hidden_size, llm.num_attention_heads * llm.head_dim, llm.num_key_value_heads * llm.head_dim
-    shapes: Shapes = {"model.embed_tokens.weight": (llm.vocab_size, width), "model.norm.weight": (width,)}
+    shapes: TensorShapes = {"model.embed_tokens.weight": (llm.vocab_size, width), "model.norm.weight": (width,)}
     if not llm.tie_word_embeddings:
         shapes["lm_head.weight"] = (llm.vocab_size, width)
     for i in range(llm.num_hidden_layers):

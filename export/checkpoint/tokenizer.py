@@ -12,9 +12,11 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from storm_edge.export.checkpoint.regular import check_regular
 from storm_edge.runtime.errors import CheckpointError, UsageError
 from storm_edge.runtime.llm.detokenize import BYTE_TO_CHAR
 from storm_edge.runtime.llm.prompt import ChatPrompt
+from storm_edge.runtime.llm.tokenizer import QWEN2_SPLIT
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (
@@ -26,11 +28,6 @@ SPECIAL_TOKENS = (
     "<|vision_pad|>",
     "<|image_pad|>",
     "<|video_pad|>",
-)
-# How Qwen2 splits text before merging: contractions, words with one leading sign or space, single digits, runs of
-# signs, line ends, and spaces up to the one that belongs to the next word.
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT_TEMPLATE = """\
 {%- if messages[0]['role'] != 'system' -%}
@@ -114,6 +111,8 @@ def copy_tokenizer(source: Path, folder: Path, vocab_size: int) -> None:
 
 def check_tokenizer(folder: Path, vocab_size: int) -> ChatPrompt:
     """Open a checkpoint's tokenizer; CheckpointError if it is damaged or has ids beyond `vocab_size`."""
+    for name in FILES:
+        check_regular(folder / name)
     prompt = ChatPrompt.open(folder, error=CheckpointError)
     if prompt.vocab_size > vocab_size:
         raise CheckpointError(

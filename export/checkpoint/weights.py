@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,15 +17,23 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
+from storm_edge.export.checkpoint.finite import count_not_finite
+from storm_edge.export.checkpoint.shards import (
+    INDEX_NAME,
+    RESTORE,
+    compare_with_index,
+    files_of,
+    one_line,
+    open_file,
+    read_index,
+    starts_of,
+)
 from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.errors import CheckpointError, UsageError
 
 Array = npt.NDArray[Any]
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
@@ -35,7 +41,6 @@ NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {
 }
 _READ_CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "U8": "uint8"}
 _WRITE_CODES = {name: code for code, name in _READ_CODES.items()} | {"int8": "I8", "bool": "BOOL", "float64": "F64"}
-_RESTORE = "copy the checkpoint again from its source."
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,17 @@ class Weights:
         self.path = path
         self._files = dict(files)
         self._places = dict(places)
-        self._starts = {file: _starts(file) for file in files}
+        self._starts = {file: starts_of(file) for file in files}
+        self._finite: set[str] = set()  # tensors whose values have been looked at
 
     @classmethod
     def open(cls, path: Path) -> Weights:
         """Open a file, or a folder with `model.safetensors`, its index and shards, or one other safetensors file."""
         files: dict[Path, Any] = {}
         places: dict[str, Path] = {}
-        index = _read_index(path) if path.is_dir() and (path / INDEX_NAME).exists() else None
-        for file in _files_of(path, index):
-            files[file] = _open_file(file)
+        index = read_index(path) if path.is_dir() and (path / INDEX_NAME).exists() else None
+        for file in files_of(path, index):
+            files[file] = open_file(file)
             for name in files[file].keys():  # noqa: SIM118 - not a mapping
                 if name in places:
                     raise CheckpointError(
@@ -79,7 +85,7 @@ class Weights:
                     )
                 places[name] = file
         if index is not None:
-            _compare_with_index(path / INDEX_NAME, index, places)
+            compare_with_index(path / INDEX_NAME, index, places)
         return cls(path, files, places)
 
     @property
@@ -112,21 +118,34 @@ class Weights:
         return _READ_CODES[code]
 
     def read(self, name: str, dtype: DType | None = None) -> Array:
-        """One tensor, a copy of its own; `dtype` converts it (UsageError where its values do not fit)."""
-        file, shape = self._places[name], self.shape(name)
-        # Not through the library's memory map: the pages of a whole checkpoint would count as this process's memory.
-        try:
-            tensor: Array = np.fromfile(
-                file, np.dtype(self.dtype(name)), math.prod(shape), offset=self._starts[file][name]
-            ).reshape(shape)
-        except (OSError, ValueError) as e:
-            raise CheckpointError(f"tensor {name} in {file} cannot be read ({_line(e)}): {_RESTORE}") from e
+        """One tensor, a copy of its own; `dtype` converts it (UsageError where its values do not fit).
+
+        Raises CheckpointError naming a tensor that holds NaN or infinity.
+        """
+        tensor = self._read(name, 0, math.prod(self.shape(name))).reshape(self.shape(name))
+        if name not in self._finite:
+            if count := count_not_finite(tensor):
+                raise CheckpointError(
+                    f"tensor {name} in {self._places[name]} holds NaN or infinity ({count} of {tensor.size} values):"
+                    " use a checkpoint from before the training went wrong, or copy it again from its source."
+                )
+            self._finite.add(name)
         return tensor if dtype is None else convert(tensor, dtype, name)
+
+    def blocks(self, name: str, size: int) -> Iterator[Array]:
+        """The values of one tensor, row-major, `size` at a time."""
+        total = math.prod(self.shape(name))
+        for start in range(0, total, size):
+            yield self._read(name, start, min(size, total - start))
 
     def lazy(self, name: str, dtype: DType | None = None) -> LazyTensor:
         """One tensor to be read, and converted to `dtype`, when it is needed."""
         kept = np.dtype(self.dtype(name)) if dtype is None else NUMPY_DTYPES[dtype]
         return LazyTensor(kept, self.shape(name), lambda: self.read(name, dtype))
+
+    def place(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._places[name]
 
     def close(self) -> None:
         """Release the files."""
@@ -140,9 +159,21 @@ class Weights:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _read(self, name: str, start: int, count: int) -> Array:
+        """`count` values of a tensor from the value `start` on."""
+        kind, shape, file = np.dtype(self.dtype(name)), self.shape(name), self._places[name]
+        # Not through the library's memory map: the pages of a whole checkpoint would count as this process's memory.
+        try:
+            values: Array = np.fromfile(file, kind, count, offset=self._starts[file][name] + start * kind.itemsize)
+        except (OSError, ValueError) as e:
+            raise CheckpointError(f"tensor {name} in {file} cannot be read ({one_line(e)}): {RESTORE}") from e
+        if values.size != count:
+            raise CheckpointError(f"tensor {name} in {file} is not {list(shape)} any more: {RESTORE}")
+        return values
+
     def _slice(self, name: str) -> Any:
         if name not in self._places:
-            raise CheckpointError(f"tensor {name} is missing in {self.path}: {_RESTORE}")
+            raise CheckpointError(f"tensor {name} is missing in {self.path}: {RESTORE}")
         return self._files[self._places[name]].get_slice(name)
 
 
@@ -209,66 +240,3 @@ def write_array(file: Any, array: Array) -> None:
 
 def _whole(array: Array) -> LazyTensor:
     return LazyTensor(array.dtype, array.shape, lambda: array)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _read_index(folder: Path) -> dict[str, str]:
-    path = folder / INDEX_NAME
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as e:
-        raise CheckpointError(f"{path} has no readable weight_map ({_line(e)}): {_RESTORE}") from e
-    if not isinstance(found, dict) or not found or not all(isinstance(file, str) for file in found.values()):
-        raise CheckpointError(f"{path}: weight_map does not map tensor names to file names: {_RESTORE}")
-    for file in found.values():
-        if not re.fullmatch(r"[\w.-]+\.safetensors", file):
-            raise CheckpointError(f"{path} names {file!r}, which is no safetensors file of its own folder: {_RESTORE}")
-    return found
-
-
-def _files_of(path: Path, index: Mapping[str, str] | None) -> list[Path]:
-    if index is not None:
-        files = [path / name for name in sorted(set(index.values()))]
-    elif not path.is_dir():
-        files = [path]
-    elif (path / SINGLE_NAME).exists():
-        files = [path / SINGLE_NAME]
-    else:
-        files = sorted(path.glob("*.safetensors"))
-        if len(files) != 1:
-            found = ", ".join(file.name for file in files) or "none"
-            raise CheckpointError(
-                f"{path} has no {SINGLE_NAME} and no {INDEX_NAME} (safetensors files there: {found}): {_RESTORE}"
-            )
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise CheckpointError(f"{', '.join(missing)} is missing in {files[0].parent}: {_RESTORE}")
-    return files
-
-
-def _open_file(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="np")
-    except (SafetensorError, OSError, ValueError) as e:
-        raise CheckpointError(f"{path} is truncated or no safetensors file ({_line(e)}): {_RESTORE}") from e
-
-
-def _starts(path: Path) -> dict[str, int]:
-    """Where in a file, whose header the library has checked, every tensor's values begin."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    return {n: 8 + length + entry["data_offsets"][0] for n, entry in header.items() if n != "__metadata__"}
-
-
-def _compare_with_index(path: Path, index: Mapping[str, str], places: Mapping[str, Path]) -> None:
-    wrong = [name for name in index if name not in places or places[name].name != index[name]]
-    unlisted = [name for name in places if name not in index]
-    if wrong:
-        shard = Counter(index[name] for name in wrong).most_common(1)[0][0]
-        raise CheckpointError(f"{path} lists {', '.join(wrong)}, which is not in {shard}: {_RESTORE}")
-    if unlisted:
-        raise CheckpointError(f"{path} does not list {', '.join(unlisted)}, which its shards hold: {_RESTORE}")

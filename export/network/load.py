@@ -10,37 +10,44 @@ import torch
 from torch import Tensor, nn
 
 from storm_edge.export.checkpoint.folder import VISION_PREFIX, Checkpoint
-from storm_edge.export.checkpoint.shapes import vision_shapes
+from storm_edge.export.checkpoint.shapes import is_scan_constant, vision_shapes
 from storm_edge.export.checkpoint.weights import Weights
 from storm_edge.export.network.temporal import TemporalEncoder
 from storm_edge.export.network.vision import VisionEncoder
-from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.config.schema import DType, StormConfig
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def load_vision(checkpoint: Checkpoint) -> VisionEncoder:
-    """The vision encoder: the tower's blocks that run, and the projector."""
+def load_vision(checkpoint: Checkpoint, dtype: DType = "float32") -> VisionEncoder:
+    """The vision encoder in fp32, its values rounded to `dtype`: the tower's blocks that run, and the projector."""
     stored = {name.removeprefix(VISION_PREFIX): name for name in checkpoint.vision.names}
     state = {
-        name.replace("encoder.layers.", "blocks."): read_tensor(checkpoint.vision, stored[name])
+        name.replace("encoder.layers.", "blocks."): read_tensor(checkpoint.vision, stored[name], dtype)
         for name in vision_shapes(checkpoint.config)
     }
     for name in checkpoint.temporal.names:
         if name.startswith("projector."):
-            state[name] = read_tensor(checkpoint.temporal, name)
+            state[name] = read_tensor(checkpoint.temporal, name, dtype)
     return _with_state(VisionEncoder(checkpoint.config), state)
 
 
-def load_temporal(checkpoint: Checkpoint, config: StormConfig) -> TemporalEncoder:
-    """The temporal encoder: the checkpoint's Mamba layers, and the pooling that `config` asks for."""
-    names = [name for name in checkpoint.temporal.names if not name.startswith("projector.")]
-    return _with_state(TemporalEncoder(config), {name: read_tensor(checkpoint.temporal, name) for name in names})
+def load_temporal(checkpoint: Checkpoint, config: StormConfig, dtype: DType = "float32") -> TemporalEncoder:
+    """The temporal encoder: the checkpoint's Mamba layers, and the pooling that `config` asks for.
+
+    In fp32, the values rounded to `dtype` but for those that the scan reads as f32.
+    """
+    state = {
+        name: read_tensor(checkpoint.temporal, name, "float32" if is_scan_constant(name) else dtype)
+        for name in checkpoint.temporal.names
+        if not name.startswith("projector.")
+    }
+    return _with_state(TemporalEncoder(config), state)
 
 
-def read_tensor(weights: Weights, name: str) -> Tensor:
-    """One tensor as fp32."""
-    return torch.from_numpy(np.asarray(weights.read(name), dtype=np.float32))
+def read_tensor(weights: Weights, name: str, dtype: DType = "float32") -> Tensor:
+    """One tensor as fp32, its values rounded to `dtype`; raises UsageError where they do not fit."""
+    return torch.from_numpy(np.asarray(weights.read(name, dtype), dtype=np.float32))
 
 
 def _with_state(module: _Module, state: Mapping[str, Tensor]) -> _Module:

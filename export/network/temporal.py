@@ -34,10 +34,16 @@ class MambaMixer(nn.Module):
             # VideoMamba writes A_b_log, not A_log_b.
             self.register_parameter(self._a_log(suffix), nn.Parameter(torch.zeros(channels, self.state)))
             self.register_parameter(f"D{suffix}", nn.Parameter(torch.ones(channels)))
+            self.register_buffer(f"A{suffix}", None, persistent=False)
 
     @staticmethod
     def _a_log(suffix: str) -> str:
         return f"A{suffix}_log"
+
+    def decay(self, suffix: str) -> Tensor:
+        """A of one direction, float32 (channels, state): -exp(A_log) in float64, rounded once."""
+        frozen: Tensor | None = getattr(self, f"A{suffix}")
+        return -torch.exp(self.get_parameter(self._a_log(suffix)).double()).float() if frozen is None else frozen
 
     def direction(self, x: Tensor, z: Tensor, suffix: str) -> Tensor:
         """Convolution, scan and gate of one direction: x, z (batch, length, channels) -> the same shape."""
@@ -55,11 +61,10 @@ class MambaMixer(nn.Module):
         dt, B, C = x_proj(x).split([self.dt_rank, self.state, self.state], dim=-1)
         # dt_proj.bias is added inside the scan, in fp32; adding it here as well would count it twice.
         delta = nn.functional.linear(dt, dt_proj.weight)  # (batch, length, channels)
-        A = -torch.exp(self.get_parameter(self._a_log(suffix)).float())  # (channels, state)
         y, _ = selective_scan(
             x,
             delta,
-            A,
+            self.decay(suffix),
             B,
             C,
             self.get_parameter(f"D{suffix}").float(),
@@ -123,14 +128,26 @@ class TemporalEncoder(nn.Module):
         return x
 
 
-def keep_scan_parameters_fp32(module: nn.Module) -> None:
-    """Undo a cast to half precision for what the scan reads as f32: A_log, D and the step-size bias."""
-    for mixer in module.modules():
-        if isinstance(mixer, MambaMixer):
-            for suffix in mixer.suffixes:
-                for parameter in (
-                    mixer.get_parameter(mixer._a_log(suffix)),
-                    mixer.get_parameter(f"D{suffix}"),
-                    mixer.get_parameter(f"dt_proj{suffix}.bias"),
-                ):
-                    parameter.data = parameter.data.float()
+def cast_for_export(encoder: TemporalEncoder, dtype: torch.dtype) -> None:
+    """Make an fp32 encoder `dtype`, in place, but for what the scan reads as f32: A, D and the step-size bias.
+
+    A becomes a value: the exporter folds small constants only, and an Exp left in the graph would be given a rounded
+    A_log by whatever narrows the graph later.
+    """
+    kept = [
+        (
+            mixer,
+            suffix,
+            mixer.decay(suffix),
+            mixer.get_parameter(f"D{suffix}").data,
+            mixer.get_parameter(f"dt_proj{suffix}.bias").data,
+        )
+        for mixer in encoder.modules()
+        if isinstance(mixer, MambaMixer)
+        for suffix in mixer.suffixes
+    ]
+    encoder.to(dtype)
+    for mixer, suffix, A, D, bias in kept:
+        setattr(mixer, f"A{suffix}", A)
+        mixer.get_parameter(f"D{suffix}").data = D
+        mixer.get_parameter(f"dt_proj{suffix}.bias").data = bias

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,16 +22,15 @@ from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.tensors import values
 from storm_edge.plugins.selective_scan import op as selective_scan
-from storm_edge.runtime.bundle.calibration import Range
+from storm_edge.runtime.bundle.calibration import Range, Scheme
 
-Scheme = Literal["int8", "uint8", "fp8"]  # of activations; weights are int8, or fp8 with fp8
 _E4M3_LARGEST = 448.0
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _STEERING = [i for i, value in enumerate(selective_scan.SCHEMA.inputs) if value.name in ("delta", "B", "C")]
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearLayer:
     """A MatMul of an activation and a constant weight [inputs, outputs]."""
 
     node: str
@@ -41,7 +40,7 @@ class Linear:
     module: str
 
 
-def linear_layers(model: onnx.ModelProto) -> list[Linear]:
+def linear_layers(model: onnx.ModelProto) -> list[LinearLayer]:
     """The layers that may be quantized, in the graph's order."""
     graph = model.graph
     tensors = {t.name: t for t in graph.initializer}
@@ -53,16 +52,18 @@ def linear_layers(model: onnx.ModelProto) -> list[Linear]:
         if weight is None or weight.data_type not in _FLOATS or len(weight.dims) != 2 or node.name in kept:
             continue
         rows, columns = weight.dims
-        found.append(Linear(node.name, node.input[0], weight.name, (rows, columns), _module(node, readers, tensors)))
+        found.append(
+            LinearLayer(node.name, node.input[0], weight.name, (rows, columns), _module(node, readers, tensors))
+        )
     return _name_mixers(found, graph)
 
 
-def _name_mixers(layers: list[Linear], graph: onnx.GraphProto) -> list[Linear]:
+def _name_mixers(layers: list[LinearLayer], graph: onnx.GraphProto) -> list[LinearLayer]:
     """Mamba's linear layers have no bias to know them by; in_proj alone reads a norm, and out_proj follows it."""
     if not any(node.op_type == selective_scan.NAME for node in graph.node):
         return layers
     norms = {node.output[0] for node in graph.node if node.op_type == "LayerNormalization"}
-    named: list[Linear] = []
+    named: list[LinearLayer] = []
     for layer in layers:
         done = len(named) // 2
         part = "in_proj" if layer.input in norms else "out_proj"

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
-from storm_edge.export.passes.quantize import Linear, linear_layers
+from storm_edge.export.passes.quantize import LinearLayer, linear_layers
 from storm_edge.export.passes.tensors import values
 
 _NORMS = ("LayerNormalization", "RMSNormalization")
@@ -27,11 +27,11 @@ class Group:
     """The linear layers that read a tensor, which nothing else does, and the node whose constants scale it."""
 
     output: str
-    layers: tuple[Linear, ...]
+    layers: tuple[LinearLayer, ...]
     source: str
 
 
-def smoothing_groups(model: onnx.ModelProto) -> list[Group]:
+def smoothquant_groups(model: onnx.ModelProto) -> list[Group]:
     """The tensors that can be scaled: what a norm gives out, and products of which one factor is a linear layer's.
 
     The second are those of a gated feed-forward part: gate(x) * up(x), scaled by up's outputs, and read by down.
@@ -39,7 +39,7 @@ def smoothing_groups(model: onnx.ModelProto) -> list[Group]:
     graph = model.graph
     constants = {t.name for t in graph.initializer}
     linears = {layer.node: layer for layer in linear_layers(model)}
-    by_input: dict[str, list[Linear]] = {}
+    by_input: dict[str, list[LinearLayer]] = {}
     for layer in linears.values():
         by_input.setdefault(layer.input, []).append(layer)
     readers: dict[str, set[str]] = {}
@@ -65,13 +65,13 @@ def smoothing_groups(model: onnx.ModelProto) -> list[Group]:
     return groups
 
 
-def smooth(model: onnx.ModelProto, readers: dict[str, Reader], scales: Mapping[str, Array]) -> None:
+def smoothquant(model: onnx.ModelProto, readers: dict[str, Reader], scales: Mapping[str, Array]) -> None:
     """Apply positive scales [channels] by the name of a group's output, in place; other tensors stay as they are.
 
-    Raises ValueError for an output that is none of `smoothing_groups`, or scales of another length.
+    Raises ValueError for an output that is none of `smoothquant_groups`, or scales of another length.
     """
     graph = model.graph
-    groups = {group.output: group for group in smoothing_groups(model)}
+    groups = {group.output: group for group in smoothquant_groups(model)}
     nodes = {node.name: node for node in graph.node}
     for output, scale in scales.items():
         group = groups.get(output)

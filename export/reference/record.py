@@ -1,11 +1,11 @@
-"""The reference record: what PyTorch makes of a few clips in fp32, stage by stage.
+"""The reference record: what PyTorch makes of a few clips in fp32, stage by stage, of the weights the graphs hold.
 
 `storm verify` compares every engine with it, on any machine, without PyTorch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,11 @@ def record_clips(
     llm: Qwen2ForCausalLM,
     steps: int,
     progress: Callable[[str], None] = lambda _: None,
+    forced: Sequence[NDArray[np.int64]] | None = None,
 ) -> Iterator[Arrays]:
     """Run every clip through the whole model and generate `steps` tokens; yields its stage outputs.
+
+    `forced` has the tokens of every clip that are fed instead of those that are chosen.
 
     Keys: frames, before, after, newline, tokens [frames, N, D], visual_tokens [1, frames / k, N / p, D], logits
     [steps, vocabulary] (of the prompt's last position, then of every generated token but the last), greedy [steps].
@@ -55,7 +58,8 @@ def record_clips(
             tokens = vision(torch.from_numpy(clip.frames))  # (frames, N, D)
             visual = temporal(tokens[None])  # (1, frames / k, N / p, D)
             progress(f"{label}, {steps} tokens")
-            logits, greedy = _generate(llm, _prompt(llm, clip, visual), steps)
+            fed = None if forced is None else torch.from_numpy(forced[number - 1])
+            logits, greedy = _generate(llm, _prompt(llm, clip, visual), steps, fed)
         yield {
             "frames": clip.frames,
             "before": np.array(clip.before, dtype=np.int64),
@@ -78,14 +82,15 @@ def _prompt(llm: Qwen2ForCausalLM, clip: ReferenceClip, visual: Tensor) -> Tenso
     return torch.cat([before, visual.flatten(1, 2), after], dim=1)
 
 
-def _generate(llm: Qwen2ForCausalLM, embeds: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Greedy decoding: logits (steps, vocabulary) and the ids they choose (steps,)."""
+def _generate(llm: Qwen2ForCausalLM, embeds: Tensor, steps: int, fed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Greedy decoding: logits (steps, vocabulary) and the ids they choose (steps,); `fed` goes on with other ids."""
     logits, chosen = [], []
     cache = None
-    for _ in range(steps):
+    for step in range(steps):
         output = llm(inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
         logits.append(output.logits[0, -1])
         chosen.append(output.logits[0, -1].argmax())
-        embeds = llm.get_input_embeddings()(chosen[-1][None, None])
+        following = chosen[-1] if fed is None else fed[step]
+        embeds = llm.get_input_embeddings()(following[None, None])
     return torch.stack(logits), torch.stack(chosen)

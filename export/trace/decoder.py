@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.export.checkpoint.check import check_tensors
+from storm_edge.export.checkpoint.head import EMBEDDING, HEAD, tied_head
 from storm_edge.export.checkpoint.shapes import language_shapes
 from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert
 from storm_edge.export.graph_file import Reader, StreamedModel, announce
@@ -25,7 +26,7 @@ ONNX_TYPES: dict[DType, int] = {
     "bfloat16": TensorProto.BFLOAT16,
 }
 SEQUENCE, LENGTH = "sequence", "length"  # S: tokens of this call; M: tokens the key-value buffers have room for
-EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+FINAL_NORM = "model.norm.weight"
 
 
 def compose_decoder(config: LanguageConfig, weights: Weights, dtype: DType) -> StreamedModel:
@@ -37,9 +38,7 @@ def compose_decoder(config: LanguageConfig, weights: Weights, dtype: DType) -> S
     The causal mask follows from position_ids: buffer slot j holds the token at position j.
     Raises CheckpointError naming every missing, unexpected and misshapen tensor.
     """
-    # transformers ties by ignoring an lm_head that was saved nevertheless.
-    ignored = [HEAD] if config.tie_word_embeddings else []
-    check_tensors(weights.shapes, language_shapes(config), str(weights.path), ignored)
+    check_tensors(weights.shapes, language_shapes(config), str(weights.path), tied_head(config))
     return _Composer(config, weights, dtype).compose()
 
 

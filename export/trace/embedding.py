@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storm_edge.export.checkpoint.head import EMBEDDING
 from storm_edge.export.checkpoint.weights import Weights, write_safetensors
-from storm_edge.export.trace.decoder import EMBEDDING
+from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.llm.embedding import TENSOR_NAME
 
 
-def write_embedding(weights: Weights, path: Path) -> None:
-    """Write [vocabulary, D] in the checkpoint's own type; `compose_decoder` has checked its shape."""
-    write_safetensors(path, {TENSOR_NAME: weights.lazy(EMBEDDING)})
+def write_embedding(weights: Weights, path: Path, dtype: DType = "float32") -> None:
+    """Write [vocabulary, D] rounded to `dtype`, or in the checkpoint's own type where float32 asks for no rounding.
+
+    `compose_decoder` has checked its shape.
+    """
+    write_safetensors(path, {TENSOR_NAME: weights.lazy(EMBEDDING, None if dtype == "float32" else dtype)})

@@ -8,7 +8,7 @@ from storm_edge.plugins.causal_conv1d.op import SCHEMA
 from storm_edge.plugins.onnx_common import parse_function
 
 # One body for every T: all in float32, CastLike last. The state stands on both sides of the tokens, and slices choose
-# the side that the direction needs, for the taps as for the final state.
+# the side that the direction needs, for the taps as for the final state. SiLU is as in selective_scan's function.
 _BEGIN = """
   x32 = Cast<to = 1>(x)
   weight32 = Cast<to = 1>(weight)
@@ -36,8 +36,11 @@ _TAP = """
   sum_{next} = Add(sum_{tap}, product_{tap})
 """
 _END = """
-  sigmoid = Sigmoid(sum_{width})
-  activated = Mul(sum_{width}, sigmoid)
+  negative = Neg(sum_{width})
+  exponential = Exp(negative)
+  unit = Constant<value_float = 1.0>()
+  divisor = Add(exponential, unit)
+  activated = Div(sum_{width}, divisor)
   y = CastLike(activated, x)
 
   to_reversed = Sub(kept, length)

@@ -43,10 +43,12 @@ constexpr int64_t kWidth = STORM_WIDTH;
 
 using RawFloat = float __attribute__((vector_size(4 * STORM_WIDTH)));
 using RawInt = int32_t __attribute__((vector_size(4 * STORM_WIDTH)));
+using RawBits = uint32_t __attribute__((vector_size(4 * STORM_WIDTH)));  // where sums and shifts may lose bits
 using RawShort = uint16_t __attribute__((vector_size(2 * STORM_WIDTH)));
 
 STORM_INLINE RawInt bits_of(RawFloat v) { return reinterpret_cast<RawInt>(v); }
 STORM_INLINE RawFloat floats_of(RawInt v) { return reinterpret_cast<RawFloat>(v); }
+STORM_INLINE RawFloat floats_of(RawBits v) { return reinterpret_cast<RawFloat>(v); }
 
 struct Vector {
   RawFloat raw;
@@ -97,7 +99,9 @@ STORM_INLINE Vector abs(Vector a) { return floats_of(bits_of(a.raw) & 0x7fffffff
 STORM_INLINE Vector minus_abs(Vector a) { return floats_of(bits_of(a.raw) | static_cast<int32_t>(0x80000000)); }
 
 // v * 2^k, where k lies in the low bits of `shifted`.
-STORM_INLINE Vector scaled(Vector v, Vector shifted) { return floats_of(bits_of(v.raw) + (bits_of(shifted.raw) << 23)); }
+STORM_INLINE Vector scaled(Vector v, Vector shifted) {
+  return floats_of(RawBits(bits_of(v.raw)) + (RawBits(bits_of(shifted.raw)) << 23));
+}
 
 // Whether every lane of a is at most b's; false where a lane is NaN.
 STORM_INLINE bool all_at_most(Vector a, Vector b) {
@@ -120,14 +124,14 @@ STORM_INLINE void store(float* to, Vector v) { std::memcpy(to, &v.raw, sizeof v.
 STORM_INLINE Vector load(const BFloat16* from) {
   RawShort shorts;
   std::memcpy(&shorts, from, sizeof shorts);
-  return floats_of(__builtin_convertvector(shorts, RawInt) << 16);
+  return floats_of(__builtin_convertvector(shorts, RawBits) << 16);
 }
 
 STORM_INLINE void store(BFloat16* to, Vector v) {
-  const RawInt bits = bits_of(v.raw);
-  const RawInt rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-  const RawInt quiet = (bits >> 16) | 0x40;                           // rounding could turn a NaN into infinity
-  const RawInt is_nan = v.raw != v.raw;
+  const RawBits bits = RawBits(bits_of(v.raw));
+  const RawBits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+  const RawBits quiet = (bits >> 16) | 0x40;                           // rounding could turn a NaN into infinity
+  const RawBits is_nan = RawBits(v.raw != v.raw);
   const RawShort shorts = __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), RawShort);
   std::memcpy(to, &shorts, sizeof shorts);
 }
@@ -166,7 +170,7 @@ STORM_INLINE Vector load(const Half* from) {
   const RawInt moved = magnitude + (112 << 23);
   const RawInt normalised = bits_of(floats_of(moved + (1 << 23)) - 0x1p-14f);
   const RawInt widened = (special & (magnitude | 0x7f800000)) | (denormal & normalised) | (~special & ~denormal & moved);
-  return floats_of(widened | ((bits & 0x8000) << 16));
+  return floats_of(RawBits(widened) | (RawBits(bits & 0x8000) << 16));
 }
 STORM_INLINE void store(Half* to, Vector v) {
   const RawInt bits = bits_of(v.raw);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "causal_conv1d/cpu/causal_conv1d.h"
+#include "common/schema.h"
 #include "onnxruntime/kernel_context.h"
 #include "selective_scan/cpu/selective_scan.h"
 
@@ -11,7 +12,6 @@
 #include "causal_conv1d/cuda/causal_conv1d.h"
 #include "selective_scan/cuda/selective_scan.h"
 #endif
-
 namespace storm::onnxruntime {
 
 struct OnCpu {

@@ -1,5 +1,5 @@
-// What the operators of this library share: ONNX Runtime's thread pool as a Parallel, element types, and shape checks
-// that say what was expected and what came.
+// What the operators of this library need of ONNX Runtime's kernels: its thread pool as a Parallel, element types,
+// attributes.
 #pragma once
 
 #include <algorithm>
@@ -7,27 +7,15 @@
 #include <string>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #define ORT_API_MANUAL_INIT
-#include <onnxruntime_lite_custom_op.h>
+#include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
 #include "common/element.h"
 #include "cpu/parallel.h"
 
 namespace storm::onnxruntime {
-
-using Shape = std::vector<int64_t>;
-template <typename T>
-using Tensor = Ort::Custom::Tensor<T>;
-
-template <typename T>
-constexpr Type kType = Type::float32;
-template <>
-constexpr Type kType<Ort::Float16_t> = Type::float16;
-template <>
-constexpr Type kType<Ort::BFloat16_t> = Type::bfloat16;
 
 // The session's own threads. How many they are it does not say: work is cut for all of the machine's.
 inline cpu::Parallel session_threads(OrtKernelContext* context) {
@@ -44,30 +32,40 @@ inline cpu::Parallel session_threads(OrtKernelContext* context) {
           }};
 }
 
-inline bool reverse_of(const OrtApi* api, const OrtKernelInfo* info) {
-  int64_t reverse = 0;
-  // A node without the attribute runs forwards.
-  if (OrtStatus* status = api->KernelInfoGetAttribute_int64(info, "reverse", &reverse)) api->ReleaseStatus(status);
-  return reverse != 0;
+inline Type element_type(ONNXTensorElementDataType type) {
+  return type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16    ? Type::float16
+         : type == ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 ? Type::bfloat16
+                                                          : Type::float32;
 }
 
-inline std::string text_of(const Shape& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-inline Ort::Status refusal(const std::string& message) { return Ort::Status(message.c_str(), ORT_INVALID_ARGUMENT); }
-
-// Null, or why the shape does not fit.
-struct ShapeCheck {
-  const char* op;
-  std::string problem;
-
-  void operator()(const char* name_and_axes, const Shape& got, const Shape& expected) {
-    if (!problem.empty() || got == expected) return;
-    problem = std::string(op) + ": " + name_and_axes + " must have shape " + text_of(expected) + ", got " + text_of(got);
+// As op.py calls it; what no operator takes need not have a name.
+inline std::string name_of(ONNXTensorElementDataType type) {
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+      return "float32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
+      return "float16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
+      return "bfloat16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
+      return "float64";
+    default:
+      return "ONNX type " + std::to_string(static_cast<int>(type));
   }
-};
+}
+
+inline bool has_attribute(Ort::ConstKernelInfo info, const char* name, const std::string& value) {
+  std::string got(value.size() + 1, '\0');  // anything longer is another value, and refused by ONNX Runtime
+  size_t size = got.size();
+  Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_string(info, name, got.data(), &size));
+  return status.IsOK() && got.c_str() == value;
+}
+
+// Of the attribute; -1 where it is missing, or neither 0 nor 1.
+inline int64_t reverse_of(Ort::ConstKernelInfo info, const char* name) {
+  int64_t reverse = -1;
+  Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &reverse));
+  return status.IsOK() && (reverse == 0 || reverse == 1) ? reverse : -1;
+}
 
 }  // namespace storm::onnxruntime

@@ -4,17 +4,17 @@
 #include <vector>
 
 #include "causal_conv1d/onnxruntime/causal_conv1d_op.h"
+#include "common/schemas.h"
 #include "onnxruntime/devices.h"
+#include "onnxruntime/operator.h"
 #include "selective_scan/onnxruntime/selective_scan_op.h"
 
 namespace storm::onnxruntime {
 namespace {
 
-constexpr char kDomain[] = "storm";
-
 // ONNX Runtime keeps pointers to the domain and its operators for as long as sessions live: for good, therefore.
 struct Operators {
-  std::vector<std::unique_ptr<Ort::Custom::OrtLiteCustomOp>> ops;
+  std::vector<std::shared_ptr<OrtCustomOp>> ops;  // shared, because these remember how they are deleted
   Ort::CustomOpDomain domain{kDomain};
 
   Operators() {
@@ -28,22 +28,19 @@ struct Operators {
   // Every T or none: for a type that is missing ONNX Runtime would not fall back to the model's function.
   template <typename Device>
   void add_all_types() {
-    add<Device, float>();
-    add<Device, Ort::Float16_t>();
-    add<Device, Ort::BFloat16_t>();
-  }
-
-  template <typename Device, typename T>
-  void add() {
-    using Scan = SelectiveScanOp<Device, T>;
-    using Conv = CausalConv1dOp<Device, T>;
-    ops.emplace_back(Ort::Custom::CreateLiteCustomOp<Scan>("SelectiveScan", Device::kProvider));
-    ops.emplace_back(Ort::Custom::CreateLiteCustomOp<Conv>("CausalConv1d", Device::kProvider));
+    for (const ONNXTensorElementDataType type :
+         {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+          ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16}) {
+      ops.push_back(std::make_shared<Operator<SelectiveScanOn<Device>>>(type));
+      ops.push_back(std::make_shared<Operator<CausalConv1dOn<Device>>>(type));
+    }
   }
 };
 
 }  // namespace
 }  // namespace storm::onnxruntime
+
+extern "C" __attribute__((visibility("default"))) const char* storm_schemas() { return storm::schemas_text(); }
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                                const OrtApiBase* base) {

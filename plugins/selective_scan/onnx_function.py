@@ -11,6 +11,8 @@ from storm_edge.plugins.selective_scan.op import SCHEMA
 # Softplus is capped at 20 and continued by max(), linear above 20 as in Mamba: evaluators that compute exp() overflow.
 # Gather puts the tokens in the order of the scan and, being its own inverse, y back in theirs: unlike Scan's directions
 # and Slice with a negative step, every consumer takes it (TensorRT for RTX, onnx's own evaluator).
+# SiLU is a division, because ONNX Runtime approximates Sigmoid, which leaves nothing of it below -17. Where exp()
+# overflows, below -88, the gate is 0.
 # The sum over the states is Mul and ReduceSum, because GPUs may round a MatMul's inputs to TF32. The states are scanned
 # as (batch, state, channels): long innermost rows make the broadcasts on a CPU 1.5 times as fast.
 _BODY = """
@@ -74,8 +76,11 @@ _BODY = """
   y_scanned = Transpose<perm = [1, 0, 2]>(y_by_token)
   skip = Mul(u32, D)
   y_whole = Add(y_scanned, skip)
-  z_sigmoid = Sigmoid(z32)
-  gate = Mul(z32, z_sigmoid)
+  z_negative = Neg(z32)
+  z_exp = Exp(z_negative)
+  unit = Constant<value_float = 1.0>()
+  z_divisor = Add(z_exp, unit)
+  gate = Div(z32, z_divisor)
   y_gated = Mul(y_whole, gate)
   y = CastLike(y_gated, u)
 """

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "common/schema.h"
 #include "tensorrt/report.h"
 
 namespace storm::tensorrt {
@@ -13,12 +14,13 @@ using nvinfer1::PluginField;
 using nvinfer1::PluginFieldCollection;
 using nvinfer1::PluginFieldType;
 
-constexpr char kReverse[] = "reverse";
-constexpr char kVersion[] = "engine_version";
+constexpr char kEngineVersionField[] = "engine_version";
 
 const PluginField* find(const PluginFieldCollection& fields, const char* name) {
+  if (fields.fields == nullptr) return nullptr;
   for (int32_t i = 0; i < fields.nbFields; ++i) {
-    if (std::strcmp(fields.fields[i].name, name) == 0) return &fields.fields[i];
+    const char* const got = fields.fields[i].name;
+    if (got != nullptr && std::strcmp(got, name) == 0) return &fields.fields[i];
   }
   return nullptr;
 }
@@ -48,7 +50,7 @@ bool read(const char* name, const PluginFieldCollection* fields, nvinfer1::Tenso
   }
   if (phase == nvinfer1::TensorRTPhase::kRUNTIME) {
     int64_t version = 0;
-    read_integer(find(*fields, kVersion), &version);
+    read_integer(find(*fields, kEngineVersionField), &version);
     if (version != kEngineVersion) {
       report(prefix + "the engine was made with plugin version " + std::to_string(version) + ", this is " +
              std::to_string(kEngineVersion) + ": rebuild the engine");
@@ -85,7 +87,7 @@ bool read_attributes(const char* name, const PluginFieldCollection* fields, nvin
 EngineFields::EngineFields(const Attributes& attributes) noexcept
     : reverse_(attributes.reverse),
       fields_{PluginField(kReverse, &reverse_, PluginFieldType::kINT32, 1),
-              PluginField(kVersion, &version_, PluginFieldType::kINT32, 1)},
+              PluginField(kEngineVersionField, &version_, PluginFieldType::kINT32, 1)},
       collection_{2, fields_} {}
 
 }  // namespace storm::tensorrt

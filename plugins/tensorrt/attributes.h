@@ -7,9 +7,6 @@
 
 namespace storm::tensorrt {
 
-constexpr char kNamespace[] = "storm";
-constexpr char kOperatorVersion[] = "1";  // plugin_version: of the operator's interface, in the ONNX file
-
 // Of what an engine holds of a plugin; raised whenever an engine made before could not run or would compute otherwise.
 constexpr int32_t kEngineVersion = 1;
 

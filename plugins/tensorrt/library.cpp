@@ -1,7 +1,8 @@
-// The two functions that TensorRT looks for when it loads libstorm_tensorrt.so.
+// The two functions that TensorRT looks for when it loads libstorm_tensorrt.so, and what the library says of itself.
 #include <NvInferRuntime.h>
 
 #include "causal_conv1d/tensorrt/operator.h"
+#include "common/schemas.h"
 #include "selective_scan/tensorrt/operator.h"
 #include "tensorrt/plugin.h"
 #include "tensorrt/report.h"
@@ -25,3 +26,5 @@ STORM_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& coun
 STORM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept {
   storm::tensorrt::set_logger_finder(finder);
 }
+
+STORM_EXPORT const char* storm_schemas() { return storm::schemas_text(); }

@@ -11,33 +11,25 @@
 #include <vector>
 
 #include "common/element.h"
+#include "common/schema.h"
 #include "tensorrt/attributes.h"
 
 namespace storm::tensorrt {
 
-using Sizes = std::vector<int64_t>;
-
-// One input or output. An axis is the name of a size; "width-1" is one less than it.
-struct Value {
-  const char* name;
-  bool is_float32;  // whatever T is
-  std::vector<const char*> axes;
-};
-
-// An operator without TensorRT: its values, and what runs it. Shapes are those of the inputs, all checked.
+// An operator without TensorRT: its schema, and what runs it. Shapes are those of the inputs, all checked.
 class Operator {
  public:
+  explicit Operator(const Schema& schema) : schema_(schema) {}
   virtual ~Operator() = default;
-  virtual const char* name() const noexcept = 0;
-  virtual const std::vector<Value>& inputs() const noexcept = 0;
-  virtual const std::vector<Value>& outputs() const noexcept = 0;
-  // The position of an input that has the shape of an output.
-  virtual int32_t shaped_like(int32_t output) const noexcept = 0;
-  // Why sizes that agree with each other are refused all the same; empty if they are not.
-  virtual std::string refusal(const std::vector<Sizes>& shapes) const = 0;
-  virtual size_t workspace(const std::vector<Sizes>& shapes) const = 0;
-  virtual cudaError_t enqueue(Type type, bool reverse, const std::vector<Sizes>& shapes, const void* const* inputs,
+  const Schema& schema() const noexcept { return schema_; }
+  // Why the kernel does not take shapes that agree with the schema; empty if it does. Sizes may be kUnknown.
+  virtual std::string refusal(const std::vector<Shape>& shapes) const = 0;
+  virtual size_t workspace(const std::vector<Shape>& shapes) const = 0;
+  virtual cudaError_t enqueue(Type type, bool reverse, const std::vector<Shape>& shapes, const void* const* inputs,
                               void* const* outputs, void* workspace, cudaStream_t stream) const = 0;
+
+ private:
+  const Schema& schema_;
 };
 
 class Plugin final : public nvinfer1::IPluginV3,
@@ -50,11 +42,11 @@ class Plugin final : public nvinfer1::IPluginV3,
   nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
   nvinfer1::IPluginV3* clone() noexcept override;
 
-  const char* getPluginName() const noexcept override { return op_.name(); }
-  const char* getPluginVersion() const noexcept override { return kOperatorVersion; }
-  const char* getPluginNamespace() const noexcept override { return kNamespace; }
+  const char* getPluginName() const noexcept override { return op_.schema().name; }
+  const char* getPluginVersion() const noexcept override { return kVersion; }
+  const char* getPluginNamespace() const noexcept override { return kDomain; }
 
-  int32_t getNbOutputs() const noexcept override { return static_cast<int32_t>(op_.outputs().size()); }
+  int32_t getNbOutputs() const noexcept override { return static_cast<int32_t>(op_.schema().outputs.size()); }
   int32_t getOutputDataTypes(nvinfer1::DataType* types, int32_t outputs, const nvinfer1::DataType* input_types,
                              int32_t inputs) const noexcept override;
   int32_t getOutputShapes(const nvinfer1::DimsExprs* shapes, int32_t inputs, const nvinfer1::DimsExprs* shape_inputs,
@@ -77,8 +69,6 @@ class Plugin final : public nvinfer1::IPluginV3,
   const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return fields_.collection(); }
 
  private:
-  bool has_all_values(int32_t inputs, int32_t outputs) const noexcept;
-
   const Operator& op_;
   const Attributes attributes_;
   const EngineFields fields_;
@@ -91,9 +81,9 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
   nvinfer1::IPluginV3* createPlugin(const char* name, const nvinfer1::PluginFieldCollection* fields,
                                     nvinfer1::TensorRTPhase phase) noexcept override;
   const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return &fields_from_onnx(); }
-  const char* getPluginName() const noexcept override { return op_.name(); }
-  const char* getPluginVersion() const noexcept override { return kOperatorVersion; }
-  const char* getPluginNamespace() const noexcept override { return kNamespace; }
+  const char* getPluginName() const noexcept override { return op_.schema().name; }
+  const char* getPluginVersion() const noexcept override { return kVersion; }
+  const char* getPluginNamespace() const noexcept override { return kDomain; }
 
  private:
   const Operator& op_;

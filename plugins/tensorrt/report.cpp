@@ -27,15 +27,4 @@ void report(const std::string& message) noexcept {
   std::fprintf(stderr, "%s\n", message.c_str());
 }
 
-bool succeeded(cudaError_t error, const char* name, const char* doing) noexcept {
-  if (error == cudaSuccess) return true;
-  try {
-    report(std::string(name) + ": " + doing + " failed: " + cudaGetErrorName(error) + " (" + cudaGetErrorString(error) +
-           ")");
-  } catch (...) {
-    report("storm: out of memory");
-  }
-  return false;
-}
-
 }  // namespace storm::tensorrt

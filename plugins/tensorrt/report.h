@@ -2,7 +2,6 @@
 #pragma once
 
 #include <NvInferRuntime.h>
-#include <cuda_runtime_api.h>
 
 #include <string>
 
@@ -12,8 +11,5 @@ void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
 
 // To the logger, or to stderr where there is none. Never throws.
 void report(const std::string& message) noexcept;
-
-// True if `error` is success; else reports the operator, what was being done, and the error's name and meaning.
-bool succeeded(cudaError_t error, const char* name, const char* doing) noexcept;
 
 }  // namespace storm::tensorrt

@@ -2,23 +2,25 @@
 
 The language model keeps the keys and values of one token sequence. What a new prompt shares with it from the start is
 not computed again: the visual tokens of a video for each further question, the conversation for each further turn.
-A pipeline and its videos belong to one thread.
+A pipeline and its videos serve one caller at a time (see `conversation`); `worker` makes another on the same weights.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from storm_edge.runtime.answer.conversation import Turns
 from storm_edge.runtime.answer.stages import VISION_BATCH, Float32, Stages, flatten_visual
-from storm_edge.runtime.bundle.engine import EngineRecord, choose_engine
+from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
@@ -46,21 +48,27 @@ class AnswerStats:
 
 
 class Answer:
-    """A streaming answer: iterate for its pieces; `text` and `stats` are complete when the iteration is."""
+    """A streaming answer: iterate for its pieces; `text` and `stats` are complete when the iteration is.
 
-    def __init__(self, generation: Generation, stats: AnswerStats):
-        self._generation, self._begun = generation, stats
+    Raises UsageError where another question was asked on the pipeline before this answer's end was computed, or where
+    the pipeline computes for another caller at that moment.
+    """
+
+    def __init__(self, generation: Generation, stats: AnswerStats, turns: Turns):
+        self._generation, self._begun, self._turns = generation, stats, turns
         self._decode_seconds = 0.0
         self.text = ""
 
     def __iter__(self) -> Iterator[str]:
-        start = time.perf_counter()
-        for piece in self._generation:
-            self._decode_seconds += time.perf_counter() - start
-            self.text += piece
+        while True:
+            with self._turns.held():
+                start = time.perf_counter()
+                piece = next(self._generation, None)
+                self._decode_seconds += time.perf_counter() - start
+                if piece is None:
+                    return
+                self.text += piece
             yield piece
-            start = time.perf_counter()
-        self._decode_seconds += time.perf_counter() - start
 
     def read(self) -> str:
         """The whole rest of the answer at once; returns all of `text`."""
@@ -91,6 +99,15 @@ class Pipeline:
         self._serials = itertools.count(1)
         self._sequence: list[int] = []  # keys of the positions that the language model holds
         self._generation: Generation | None = None
+        self.turns = Turns()
+        self._check = self.turns.begin()
+
+    def worker(self) -> Pipeline:
+        """Another pipeline on the same weights, with a sequence and a key-value cache of its own, for another thread.
+
+        Videos belong to the pipeline that opened them. Raises EngineError where the engine cannot share its weights.
+        """
+        return Pipeline(self.bundle, self.engine, self.stages.worker(), self.prompt)
 
     def open(
         self,
@@ -108,6 +125,17 @@ class Pipeline:
         `sample` keeps every s-th pooled frame.
         Raises UsageError, VideoError, EngineError.
         """
+        with self.turns.held():
+            return self._open(source, frames, fps, sample, timestamps)
+
+    def _open(
+        self,
+        source: VideoSource,
+        frames: int | None,
+        fps: float | None,
+        sample: int | None,
+        timestamps: npt.ArrayLike | None,
+    ) -> Video:
         config = self.bundle.config
         if sample is not None and sample < 1:
             raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
@@ -167,6 +195,7 @@ class Pipeline:
             # Reusing a part of the question would change the last bits with what was asked before.
             shared = min(shared, prefix)
         shared = min(shared, len(keys) - 1)  # the last position is needed for its logits
+        self._check = self.turns.begin()
         llm.rewind(shared)
         self._sequence, self._generation = keys[:shared], None
         if shared < prefix:
@@ -177,10 +206,13 @@ class Pipeline:
         return logits, len(keys), shared
 
     def answer(self, video: Video, messages: list[Message], options: SamplingOptions) -> Answer:
-        """Start answering a conversation about a video; the tokens are computed while the answer is iterated."""
+        """Start answering a conversation about a video; the tokens are computed while the answer is iterated.
+
+        To be called by who holds the pipeline.
+        """
         start = time.perf_counter()
         logits, length, reused = self._prefill(video, messages)
-        self._generation = Generation(self.stages.decoder, self.prompt, logits, options)
+        self._generation = Generation(self.stages.decoder, self.prompt, logits, options, self._check)
         stats = AnswerStats(
             frames=len(video.timestamps),
             visual_tokens=len(video.rows),
@@ -191,7 +223,7 @@ class Pipeline:
             seconds=video.seconds | {"prefill": time.perf_counter() - start},
             peak_memory_bytes=0,
         )
-        return Answer(self._generation, stats)
+        return Answer(self._generation, stats, self.turns)
 
 
 def _without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
@@ -217,30 +249,45 @@ class Video:
     ):
         self._pipeline, self.serial, self.rows = pipeline, serial, rows
         self.timestamps, self.seconds = timestamps, seconds
-        self._turns: list[tuple[str, Answer]] = []
+        self._chat: list[tuple[str, Answer]] = []
 
     def ask(self, question: str, options: SamplingOptions | None = None) -> Answer:
         """Ask one question by itself; raises UsageError where it does not fit."""
-        return self._pipeline.answer(self, [Message("user", question, video=True)], options or SamplingOptions())
+        with self._pipeline.turns.held():
+            return self._pipeline.answer(self, [Message("user", question, video=True)], options or SamplingOptions())
 
     def chat(self, text: str, options: SamplingOptions | None = None) -> Answer:
         """Continue the conversation of earlier `chat` calls with what was read of their answers."""
-        messages = []
-        for question, answer in self._turns:
-            messages += [Message("user", question), Message("assistant", answer.text)]
-        messages.append(Message("user", text))
-        messages[0] = Message("user", messages[0].text, video=True)
-        answer = self._pipeline.answer(self, messages, options or SamplingOptions())
-        self._turns.append((text, answer))
-        return answer
+        with self._pipeline.turns.held():
+            messages = []
+            for question, answer in self._chat:
+                messages += [Message("user", question), Message("assistant", answer.text)]
+            messages.append(Message("user", text))
+            messages[0] = Message("user", messages[0].text, video=True)
+            answer = self._pipeline.answer(self, messages, options or SamplingOptions())
+            self._chat.append((text, answer))
+            return answer
 
 
-def load(path: str | Path, engine: str | None = None, *, threads: int | None = None) -> Pipeline:
+def load(
+    path: str | Path,
+    engine: str | None = None,
+    *,
+    threads: int | None = None,
+    check: bool = True,
+    trust_engines: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Pipeline:
     """Load a bundle's engine: the named one, or the newest verified one for this machine; see `Pipeline.engine`.
 
+    With `check`, every file that was not read on this machine as it is now is hashed, and `progress` told its name.
+    Engines that somebody else built, or another machine, are loaded with `trust_engines` only.
     Raises BundleError, EngineError, or UsageError for an unknown name.
     """
     bundle = Bundle.open(path)
-    record = choose_engine(bundle, engine, probe().targets)
-    prompt = ChatPrompt.open(bundle.path(bundle.manifest.tokenizer))
+    record = choose_engine(bundle, engine, probe().targets, trust_engines)
+    if check:
+        bundle.check_once(progress)
+        check_engine_once(bundle, record, progress)
+    prompt = ChatPrompt.read(bundle.texts(bundle.manifest.tokenizer), bundle.root / bundle.manifest.tokenizer)
     return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt)

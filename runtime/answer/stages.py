@@ -5,13 +5,13 @@ pipeline and verify both drive these, so what is verified is what answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.plugins.libraries import TENSORRT, build_command, find_library
-from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, file_sha256
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import LanguageModel
@@ -41,13 +41,17 @@ class Stages:
         if missing or record.state != "built":
             what = f"has no {' and no '.join(missing)}" if missing else f"is only {record.state}"
             raise EngineError(f"engine {record.name} {what}: `storm build {bundle.root} --target {record.target}`.")
-        embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
+        embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
         loaded = (
             _load_tensorrt(bundle, record, embedding, threads)
             if record.api
             else _load_onnxruntime(bundle, record, embedding, threads)
         )
         return cls(*loaded, temporal_pool=bundle.config.reduction.temporal_pool)
+
+    def worker(self) -> Stages:
+        """The same loaded graphs with a language model of its own position and cache; raises EngineError."""
+        return replace(self, decoder=self.decoder.worker())
 
     def vision(self, frames: NDArray[np.uint8]) -> Float32:
         """Frames (T, H, W, 3) -> tokens (T, N, D), a batch at a time."""
@@ -67,7 +71,7 @@ class Stages:
 def _load_onnxruntime(
     bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None
 ) -> tuple[Session, Session, LanguageModel]:
-    path = {stage: bundle.path(name) for stage, name in record.graphs.items()}
+    path = {stage: engine_graph(bundle, record, stage) for stage in STAGES}
     llm = bundle.config.llm
     return (
         OnnxRuntimeSession(path["vision"], threads, literal=record.simulated),
@@ -99,7 +103,7 @@ def _load_tensorrt(
 
     def session(stage: Stage) -> TensorRTSession:
         assert record.api is not None
-        return TensorRTSession(bundle.path(record.graphs[stage]), record.api, record.versions["tensorrt"], plugins)
+        return TensorRTSession(bundle.located(record.graphs[stage]), record.api, record.versions["tensorrt"], plugins)
 
     vision, temporal = session("vision"), session("temporal")
     if record.llm_api == "onnxruntime":
@@ -116,7 +120,7 @@ def load_onnxruntime_decoder(
     """The decoder of an engine that leaves it to ONNX Runtime: in CUDA where that can, else on the CPU."""
     llm = bundle.config.llm
     length = record.max_length or llm.max_position_embeddings
-    graph = bundle.path(record.graphs["decoder"])
+    graph = engine_graph(bundle, record, "decoder")
     return OnnxRuntimeDecoder(graph, llm, embedding, max_length=length, threads=threads, cuda=has_cuda())
 
 

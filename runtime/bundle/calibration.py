@@ -2,7 +2,8 @@
 
 calibration/<name>/ranges.safetensors holds `<stage>/<tensor>` float32 [4] in the order of Range's fields, for a norm
 that is smoothed `smooth/<stage>/<tensor>` float32 [channels] (its range is that of the smoothed values), and the
-graphs' hashes; layers.json says of every linear layer whether it is quantized, and may be edited. Needs no onnx.
+graphs' hashes; layers.json says of every linear layer in which schemes it is quantized, and may be edited. Needs no
+onnx.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, read_record
-from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.bundle.door import folders_in, is_file
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, read_record, said
+from storm_edge.runtime.errors import BuildError, BundleError
 
 FOLDER = "calibration"
 RANGES, LAYERS, REPORT = "ranges.safetensors", "layers.json", "report.json"
@@ -29,6 +31,8 @@ SMOOTH = "smooth"  # before the names of scales
 ABOUT = "calibration"  # the one key of the ranges' metadata: safetensors writes several in any order
 CALIBRATED: tuple[Stage, ...] = ("vision", "temporal")  # always; the decoder only where fp8 is wanted for it
 QUANTIZED = ("int8", "fp8")  # precisions of both
+Scheme = Literal["uint8", "int8", "fp8"]  # of activations: a CPU's int8, TensorRT's int8, fp8
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Range:
 
 
 class LayerChoice(BaseModel):
-    """One linear layer: what it multiplies, and whether a build quantizes it."""
+    """One linear layer: what it multiplies, and whether a build quantizes it: in every scheme, in none, or in some."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +54,11 @@ class LayerChoice(BaseModel):
     weight: str
     shape: list[int]
     module: str
-    quantize: bool
+    quantize: bool | list[Scheme]
+
+    def quantized_in(self, scheme: Scheme) -> bool:
+        """Whether a build in `scheme` quantizes it."""
+        return self.quantize if isinstance(self.quantize, bool) else scheme in self.quantize
 
 
 class Layers(BaseModel):
@@ -66,19 +74,30 @@ class Calibration:
     """A calibration of a bundle; `sha256` is of both files, so that a change of either is a change of the build.
 
     `scales` are by stage and tensor: see export/passes/smoothquant.py. `method`, `samples`: what it was made with.
+    `budget`: the share of verification's limits that its layers were chosen for, None where they were not.
     """
 
     name: str
     method: str
     samples: str
+    budget: float | None
     ranges: dict[Stage, dict[str, Range]]
     layers: Layers
     scales: dict[Stage, dict[str, NDArray[np.float32]]]
     sha256: str
 
-    def chosen(self, stage: Stage) -> frozenset[str]:
-        """The MatMul nodes of a stage that are quantized."""
-        return frozenset(name for name, layer in self.layers.stages[stage].items() if layer.quantize)
+    def chosen(self, stage: Stage, scheme: Scheme) -> frozenset[str]:
+        """The MatMul nodes of a stage that are quantized in `scheme`."""
+        return frozenset(name for name, layer in self.layers.stages[stage].items() if layer.quantized_in(scheme))
+
+    def require_layers(self, scheme: Scheme) -> None:
+        """Raise BuildError where `scheme` would quantize nothing in the encoders: the engine's name would be a lie."""
+        if not any(self.chosen(stage, scheme) for stage in CALIBRATED):
+            instead = "fp32" if scheme == "uint8" else "fp16"
+            raise BuildError(
+                f"calibration {self.name} leaves every layer of the encoders in floating point for {scheme}, by its"
+                f" budget or by hand ({LAYERS}): build with --precision {instead}, which needs none."
+            )
 
 
 def graph_identity(bundle: Bundle, stage: Stage) -> str:
@@ -102,7 +121,7 @@ def find_calibration(bundle: Bundle, name: str | None) -> Calibration:
     return _read(bundle, name)
 
 
-def find_scaling(bundle: Bundle, name: str | None) -> Calibration | None:
+def find_awq(bundle: Bundle, name: str | None) -> Calibration | None:
     """The calibration called `name`, or the only one, that scales the language model for int4; None where none does.
 
     Raises BuildError where several do and none is named.
@@ -130,9 +149,11 @@ def find_language(bundle: Bundle, name: str | None) -> Calibration:
 def calibration_of(bundle: Bundle, precision: str, llm_precision: str, name: str | None) -> Calibration | None:
     """The calibration that a build reads, None where it reads none; raises what the functions above raise."""
     ranges = find_calibration(bundle, name) if precision in QUANTIZED else None
+    if ranges:
+        ranges.require_layers("fp8" if precision == "fp8" else "int8")
     if llm_precision == "fp8":
         return find_language(bundle, ranges.name if ranges else name)
-    return ranges or (find_scaling(bundle, name) if llm_precision == "int4" else None)
+    return ranges or (find_awq(bundle, name) if llm_precision == "int4" else None)
 
 
 def _find_of_decoder(
@@ -147,19 +168,18 @@ def _find_of_decoder(
 
 def calibration_names(bundle: Bundle) -> list[str]:
     """The calibrations in a bundle."""
-    folder = bundle.path(FOLDER)
-    return sorted(p.parent.name for p in folder.glob(f"*/{RANGES}") if not p.parent.name.startswith("."))
+    return [name for name in folders_in(bundle.root, FOLDER) if is_file(bundle.root, f"{FOLDER}/{name}/{RANGES}")]
 
 
 def _read(bundle: Bundle, name: str) -> Calibration:
     try:
         return _read_files(bundle, name)
-    except BuildError as e:  # tensors can be called anything in a damaged file
+    except (BuildError, BundleError) as e:  # tensors can be called anything in a damaged file
         raise BuildError(" ".join(str(e).split())) from e
 
 
 def _read_files(bundle: Bundle, name: str) -> Calibration:
-    ranges_file, layers_file = (bundle.path(f"{FOLDER}/{name}/{file}") for file in (RANGES, LAYERS))
+    ranges_file, layers_file = (bundle.located(f"{FOLDER}/{name}/{file}") for file in (RANGES, LAYERS))
     again = "repeat `storm calibrate`"
     try:
         with safe_open(ranges_file, framework="numpy") as f:
@@ -170,9 +190,9 @@ def _read_files(bundle: Bundle, name: str) -> Calibration:
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as e:
         raise BuildError(f"{ranges_file} is damaged ({e}): {again}.") from e
     try:
-        layers = Layers.model_validate(read_record(layers_file, "the calibration's layers", BuildError))
+        layers = Layers.model_validate(read_record(bundle.root, f"{FOLDER}/{name}/{LAYERS}", "the layers", BuildError))
     except ValidationError as e:
-        raise BuildError(f"{layers_file} is damaged ({e.errors()[0]['msg']}): correct it or {again}.") from e
+        raise BuildError(f"{layers_file} is damaged ({said(e)}): correct it or {again}.") from e
     ranges: dict[Stage, dict[str, Range]] = {}
     with_decoder: tuple[Stage, ...] = (*CALIBRATED, "decoder")
     for stage in with_decoder if "decoder" in layers.stages else CALIBRATED:
@@ -195,7 +215,7 @@ def _read_files(bundle: Bundle, name: str) -> Calibration:
         for tensor, scale in scales[stage].items():
             if scale.dtype != np.float32 or scale.ndim != 1 or not (np.isfinite(scale) & (scale > 0)).all():
                 raise BuildError(f"the scales of {tensor} in {ranges_file} are no positive numbers: {again}.")
-    made_with = str(about.get("method", "?")), str(about.get("samples", "?"))
+    made_with = str(about.get("method", "?")), str(about.get("samples", "?")), _budget(about.get("budget"), ranges_file)
     return Calibration(name, *made_with, ranges, layers, scales, digest)
 
 
@@ -212,10 +232,15 @@ def _range(values: NDArray[Any], what: str) -> Range:
     return Range(low, high, int8, largest)
 
 
+def _budget(value: Any, file: Path) -> float | None:
+    try:
+        budget = None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        budget = -1.0
+    if budget is not None and not budget > 0:
+        raise BuildError(f"the budget in {file} is no positive number: repeat `storm calibrate`.")
+    return budget
+
+
 def _canonical(layers: Layers) -> bytes:
     return layers.model_dump_json().encode()
-
-
-def calibration_folder(bundle: Bundle, name: str) -> Path:
-    """Where the calibration called `name` lies in the bundle."""
-    return bundle.path(f"{FOLDER}/{name}")

@@ -6,18 +6,29 @@ target-precision, with the language model's precision added where it differs: `c
 
 from __future__ import annotations
 
+import datetime
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
 
-from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage, file_sha256, read_record
+from storm_edge.runtime.bundle.contract import STAGES, Stage, contract
+from storm_edge.runtime.bundle.door import folders_in, is_file, open_file, size_of
+from storm_edge.runtime.bundle.graphs import GraphRules, check_graph
+from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
+from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, read_record, said
 from storm_edge.runtime.errors import EngineError, UsageError
 
 ENGINE_JSON = "engine.json"
 ENGINE_SCHEMA = 1
 SIMULATED = "-simulated"  # ends the name of an engine that stands in for another
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_RECORD_BYTES = 4 << 20
+# What builds prepare lies in graphs/ under such names, beside the data it shares with other graphs.
+PREPARED = re.compile(rf".+\.[0-9a-f]{{12}}\.({'|'.join(STAGES)})\.(onnx|data)")
 
 
 class CheckResult(BaseModel):
@@ -38,7 +49,7 @@ class CheckResult(BaseModel):
         return value if math.isfinite(value) else str(value)
 
 
-class Shapes(BaseModel):
+class ProfileShapes(BaseModel):
     """An optimization profile of one input: smallest, most frequent and largest shape."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,8 +90,9 @@ class EngineRecord(BaseModel):
     max_length: int | None = None  # tokens of the KV cache, where fewer than the model's
     key: str = ""
     prepared_key: str = ""
+    seal: str = ""  # see trust.py
     prepared_graphs: dict[Stage, str] = {}
-    profiles: dict[Stage, dict[str, Shapes]] = {}
+    profiles: dict[Stage, dict[str, ProfileShapes]] = {}
     plugin_sha256: str | None = None
     build_seconds: dict[Stage, float] = {}
     peak_memory_bytes: int = 0
@@ -92,57 +104,87 @@ def engine_name(target: str, precision: str, llm_precision: str) -> str:
 
 
 def read_engine(bundle: Bundle, name: str) -> EngineRecord:
-    """Read one engine and check that it belongs to this bundle and its files are unchanged; raises EngineError."""
-    path = bundle.path(f"engines/{name}/{ENGINE_JSON}")
-    target = name.split("-")[0]
-    again = f"repeat `storm build {bundle.root} --target {target}`"
-    if not path.is_file():
-        known = ", ".join(sorted(p.parent.name for p in _records(bundle))) or "none"
-        raise UsageError(f"{bundle.root} has no engine {name!r} (it has: {known}): {again} or choose another.")
-    data = read_record(path, "the engine", EngineError)
+    """Read one engine and check that it belongs to this bundle and its files are there; raises EngineError.
+
+    Whose engine it is does not matter here: see trust.py.
+    """
+    json_name = f"engines/{name}/{ENGINE_JSON}"
+    again = f"repeat `storm build {bundle.root} --target {name.split('-')[0][:20]}`"
+    if not _NAME.fullmatch(name) or not is_file(bundle.root, json_name):
+        known = ", ".join(engine_names(bundle)) or "none"
+        raise UsageError(f"{bundle.root} has no engine {name[:80]!r} (it has: {known}): {again} or choose another.")
+    path = bundle.root / json_name
+    data = read_record(bundle.root, json_name, "the engine", EngineError, _RECORD_BYTES)
     version = data.get("schema_version")
     if version != ENGINE_SCHEMA:
-        raise EngineError(f"{path} has schema version {version}, this storm-edge reads {ENGINE_SCHEMA}: {again}.")
+        raise EngineError(f"{path} has schema version {str(version)[:40]}, this one reads {ENGINE_SCHEMA}: {again}.")
     try:
         record = EngineRecord.model_validate(data)
     except ValidationError as e:
-        raise EngineError(f"{path} is damaged ({e.errors()[0]['msg']}): {again}.") from e
+        raise EngineError(f"{path} is damaged ({said(e)}): {again}.") from e
     if record.bundle_sha256 != bundle.sha256:
         raise EngineError(f"{path} was built from another bundle: {again}.")
+    if record.name != name:
+        raise EngineError(f"{path} is the record of an engine called {record.name[:80]!r}: {again}.")
+    foreign = [f for f in record.files if not f.startswith((f"engines/{name}/", f"graphs/{name}."))]
+    foreign += [f for f in record.graphs.values() if f not in record.files and f not in bundle.manifest.files]
+    if foreign:
+        raise EngineError(f"{path} names {foreign[0][:120]!r}, which is none of its own files: {again}.")
+    if record.api and "tensorrt" not in record.versions:
+        raise EngineError(f"{path} does not say which TensorRT built it: {again}.")
     for file, spec in record.files.items():
-        built = bundle.path(file)
-        if not built.is_file() or built.stat().st_size != spec.size:
-            raise EngineError(f"{built} is missing or has another size than when it was built: {again}.")
+        try:
+            size = size_of(bundle.root, file)
+        except FileNotFoundError:
+            size = -1
+        if size != spec.size:
+            raise EngineError(f"{bundle.root / file} is missing or has another size than when it was built: {again}.")
     return record
 
 
 def check_engine_hashes(bundle: Bundle, record: EngineRecord) -> None:
     """Hash every file a build added; raises EngineError naming the first that changed."""
     for file, spec in record.files.items():
-        if file_sha256(bundle.path(file)) != spec.sha256:
-            raise EngineError(f"{bundle.path(file)} is damaged: repeat `storm build --target {record.target}`.")
+        with open_file(bundle.root, file) as opened:
+            if sha256_of(opened) != spec.sha256:
+                raise _damaged(bundle, record, file)
 
 
-def choose_engine(bundle: Bundle, name: str | None, targets: tuple[str, ...]) -> EngineRecord:
-    """The named engine, or else the newest verified one whose target is among `targets`; raises EngineError."""
-    if name is not None:
-        return read_engine(bundle, name)
-    found = [read_engine(bundle, p.parent.name) for p in _records(bundle)]
-    usable = [e for e in found if e.verified and e.state == "built" and not e.simulated and e.target in targets]
-    if not usable:
-        have = f"its engines are {', '.join(e.name for e in found)}" if found else "it has no engines"
-        raise EngineError(
-            f"{bundle.root} has no verified engine for this machine ({have}):"
-            f" make one with `storm build {bundle.root} --target {targets[0]}`."
-        )
-    return max(usable, key=lambda e: e.created)
+def check_engine_once(bundle: Bundle, record: EngineRecord, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Hash the files that were not hashed on this machine as they are now; raises EngineError."""
+    changed = Remembered(bundle.root).changed({n: s.sha256 for n, s in record.files.items()}, progress)
+    if changed is not None:
+        raise _damaged(bundle, record, changed)
+
+
+def _damaged(bundle: Bundle, record: EngineRecord, file: str) -> EngineError:
+    return EngineError(f"{bundle.root / file} is damaged: repeat `storm build {bundle.root} --target {record.target}`.")
+
+
+def engine_graph(bundle: Bundle, record: EngineRecord, stage: Stage) -> Path:
+    """The path of an ONNX graph of an engine, after it was checked against the contract; raises EngineError."""
+    name = record.graphs[stage]
+    if name == bundle.manifest.graphs[stage].file:
+        return bundle.graph(stage)
+    data = f"{name.removesuffix('.onnx')}.data"
+    beside = data.rpartition("/")[2] if data in record.files else None
+    rules = GraphRules(*contract(bundle.config, bundle.manifest.dtype, stage), beside, literal=False)
+    return check_graph(bundle.root, name, rules, EngineError)
 
 
 def engine_names(bundle: Bundle) -> list[str]:
     """The engines in a bundle, by name."""
-    return sorted(p.parent.name for p in _records(bundle))
+    names = [name for name in folders_in(bundle.root, "engines") if _NAME.fullmatch(name)]
+    return [name for name in names if is_file(bundle.root, f"engines/{name}/{ENGINE_JSON}")]
 
 
-def _records(bundle: Bundle) -> list[Path]:
-    folder = bundle.path("engines")
-    return [p for p in folder.glob(f"*/{ENGINE_JSON}") if not p.parent.name.startswith(".")]
+def built_at(record: EngineRecord) -> float:
+    """When an engine was built, in seconds since 1970; before everything where it does not say, or says the future."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    try:
+        created = datetime.datetime.fromisoformat(record.created)
+    except ValueError:
+        return -math.inf
+    if created.tzinfo is None or created > now + datetime.timedelta(days=1):  # clocks differ a little
+        return -math.inf
+    return created.timestamp()

@@ -34,3 +34,9 @@ class LanguageModel(Protocol):
 
     def rewind(self, position: int) -> None:
         """Forget what was appended after `position`, so that several questions can share one prefix."""
+
+    def worker(self) -> LanguageModel:
+        """Another one on the same weights that has appended nothing yet, to be used beside this one.
+
+        Raises EngineError where the engine cannot.
+        """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -24,32 +24,46 @@ class Generation:
     """
 
     def __init__(
-        self, model: LanguageModel, prompt: ChatPrompt, logits: npt.NDArray[np.float32], options: SamplingOptions
+        self,
+        model: LanguageModel,
+        prompt: ChatPrompt,
+        logits: npt.NDArray[np.float32],
+        options: SamplingOptions,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check` is called before the model goes on, and raises where its sequence is no longer this answer's."""
         self._model, self._prompt, self._logits, self._options = model, prompt, logits, options
-        self._pieces = self._generate()
+        self._check = check
+        self._sampler, self._text, self._stops = Sampler(options), prompt.stream(), StopFilter(options.stop)
+        self._appended = 0  # of `ids`
         self.ids: list[int] = []
         self.finish: Finish | None = None
 
     def __iter__(self) -> Iterator[str]:
-        return self._pieces
+        return self
 
-    def _generate(self) -> Iterator[str]:
-        sampler, decoder, stops = Sampler(self._options), self._prompt.stream(), StopFilter(self._options.stop)
-        while True:
-            token = sampler.next(self._logits, self.ids)
-            if token in self._prompt.eos_ids:
-                self.finish = "end"
-                break
-            self.ids.append(token)
-            if piece := stops.push(decoder.push(token)):
-                yield piece
-            if stops.stopped:
-                self.finish = "stop"
-                break
-            if len(self.ids) == self._options.max_tokens or self._model.position == self._model.capacity:
-                self.finish = "length"
-                break
-            self._logits = self._model.append(self._model.embed([token]))
-        if piece := stops.push(decoder.finish()) + stops.finish():
-            yield piece
+    def __next__(self) -> str:
+        while self.finish is None:
+            if piece := self._step():
+                return piece
+        if piece := self._stops.push(self._text.finish()) + self._stops.finish():
+            return piece
+        raise StopIteration
+
+    def _step(self) -> str:
+        """Draw one token; returns the text that became certain."""
+        if self._appended < len(self.ids):
+            self._check()
+            self._logits = self._model.append(self._model.embed(self.ids[-1:]))
+            self._appended += 1
+        token = self._sampler.next(self._logits, self.ids)
+        if token in self._prompt.eos_ids:
+            self.finish = "end"
+            return ""
+        self.ids.append(token)
+        piece = self._stops.push(self._text.push(token))
+        if self._stops.stopped:
+            self.finish = "stop"
+        elif len(self.ids) == self._options.max_tokens or self._model.position == self._model.capacity:
+            self.finish = "length"
+        return piece

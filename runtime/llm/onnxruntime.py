@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,23 @@ class OnnxRuntimeDecoder:
                 f"the embedding table beside {graph_path} is [{embedding.vocab_size}, {embedding.width}] instead of"
                 f" [{config.vocab_size}, {config.hidden_size}]: export the bundle again."
             )
+        self._device = "cuda" if cuda else "cpu"
+        self._cache, self._position = self._empty_cache(), 0
+
+    def _empty_cache(self) -> KvCache:
+        config = self._config
         names = [
             (f"past_{kind}_{i}", f"present_{kind}_{i}")
             for i in range(config.num_hidden_layers)
             for kind in ("key", "value")
         ]
-        device = "cuda" if cuda else "cpu"
-        self._cache = KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, max_length, device)
-        self._position = 0
+        return KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, self._max_length, self._device)
+
+    def worker(self) -> OnnxRuntimeDecoder:
+        """Another one with its own cache; ONNX Runtime's sessions may be run from several threads at once."""
+        other = copy.copy(self)
+        other._cache, other._position = self._empty_cache(), 0
+        return other
 
     @property
     def capacity(self) -> int:

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenizers import Tokenizer
-
+from storm_edge.runtime.bundle.door import user_file
 from storm_edge.runtime.errors import BundleError, StormError, UsageError
-from storm_edge.runtime.llm.detokenize import StreamDecoder, token_bytes
-from storm_edge.runtime.llm.template import ChatTemplate, TemplateFault
+from storm_edge.runtime.llm.detokenize import StreamDecoder
+from storm_edge.runtime.llm.sandbox import TemplateFault, TemplateLimitFault
+from storm_edge.runtime.llm.template import ChatTemplate
+from storm_edge.runtime.llm.tokenizer import ByteLevelTokenizer, TokenizerFault
 
+# The text of a tokenizer's file by its name and the most bytes it may have; None where there is none.
+Texts = Callable[[str, int], "str | None"]
 # What Qwen2-VL's template writes for a video.
 VIDEO_TOKEN = "<|video_pad|>"
 # Private-use characters: no tokenizer gives them a meaning, no template trims or changes them.
 _VIDEO_PLACE = "\ue000video\ue001"
+# Qwen2's tokenizer.json has 7 MB and 450,000 values, Qwen3's 11 MB and 600,000. A value takes some 200 bytes once read.
+LARGEST_TOKENIZER, LARGEST_CONFIG = 32 * 2**20, 4 * 2**20  # bytes
+MOST_VALUES = 2 * 10**6
+LARGEST_PROMPT = 2**20  # bytes; 32,768 tokens of text are some 150,000
 _RESTORE = "restore the tokenizer folder from its source."
 
 
@@ -47,47 +54,51 @@ class Prompt:
 class ChatPrompt:
     """The tokenizer and the chat template of one model."""
 
-    def __init__(self, tokenizer: dict[str, Any], template: ChatTemplate, eos: Iterable[int | str]) -> None:
-        added = tokenizer.get("added_tokens") or []
-        self._added: dict[str, int] = {str(token["content"]): int(token["id"]) for token in added}
-        self._text_of_added = {t["id"]: b"" if t.get("special") else t["content"].encode() for t in added}
-        # Without its added tokens, and without limits that would cut a prompt silently.
-        self._plain: Tokenizer = Tokenizer.from_str(
-            json.dumps({**tokenizer, "added_tokens": [], "truncation": None, "padding": None, "post_processor": None})
-        )
-        self._template = template
-        ids = {self._added.get(end) if isinstance(end, str) else end for end in eos}
+    def __init__(self, tokenizer: ByteLevelTokenizer, template: ChatTemplate, eos: Iterable[int | str]) -> None:
+        self._tokenizer, self._template = tokenizer, template
+        ids = {tokenizer.added.get(end) if isinstance(end, str) else end for end in eos}
         self.eos_ids = frozenset(end for end in ids if end is not None)
         self._content_is_list = self._probe()
 
     @classmethod
     def open(cls, folder: Path, error: type[StormError] = BundleError) -> ChatPrompt:
+        """`read` of a folder that the user named or a checkpoint holds."""
+
+        def text(name: str, largest: int) -> str | None:
+            path = folder / name
+            if not path.exists():
+                return None
+            with user_file(path, error, _RESTORE).open("rb") as file:
+                content = file.read(largest + 1)
+            if len(content) > largest:
+                raise error(f"{path} has more than {largest >> 20} MiB, which no tokenizer needs: {_RESTORE}")
+            return content.decode("utf-8")
+
+        return cls.read(text, folder, error)
+
+    @classmethod
+    def read(cls, text: Texts, folder: Path, error: type[StormError] = BundleError) -> ChatPrompt:
         """Read tokenizer.json, tokenizer_config.json, and chat_template.jinja and generation_config.json if there.
 
+        `folder` is where the files are, for messages.
         Raises `error`, one line, for a folder that is incomplete, damaged, or not a byte-level tokenizer's.
         """
-        tokenizer = _read_json(folder / "tokenizer.json", error)
-        config = _read_json(folder / "tokenizer_config.json", error)
-        generation_path = folder / "generation_config.json"
-        generation = _read_json(generation_path, error) if generation_path.exists() else {}
-        if not _is_byte_level(tokenizer.get("decoder")):
-            raise error(
-                f"{folder / 'tokenizer.json'} is not byte-level: use the tokenizer of the Qwen2 language model."
-            )
-        special = {key: text for key in ("bos_token", "eos_token", "pad_token") if (text := _token_text(config, key))}
-        source = _template_source(folder, config, error)
+        data = _read_json(text, folder / "tokenizer.json", error, LARGEST_TOKENIZER)
+        config = _read_json(text, folder / "tokenizer_config.json", error)
+        generation = _read_json(text, folder / "generation_config.json", error, optional=True)
+        special = {key: said for key in ("bos_token", "eos_token", "pad_token") if (said := _token_text(config, key))}
+        source = _template_source(text, folder, config, error)
         try:
-            return cls(tokenizer, ChatTemplate(source, special), _ends(generation, special))
+            return cls(ByteLevelTokenizer(data), ChatTemplate(source, special), _ends(generation, special))
         except TemplateFault as e:
             raise error(f"the chat template in {folder} {e}: {_RESTORE}") from e
-        # The tokenizers library raises bare Exception for a tokenizer.json that it cannot use.
-        except Exception as e:
-            raise error(f"{folder / 'tokenizer.json'} cannot be used ({' '.join(str(e).split())}): {_RESTORE}") from e
+        except TokenizerFault as e:
+            raise error(f"{folder / 'tokenizer.json'} {e}, or {_RESTORE}") from e
 
     @property
     def vocab_size(self) -> int:
         """One more than the largest id."""
-        return max([*self._plain.get_vocab().values(), *self._added.values()]) + 1
+        return self._tokenizer.vocab_size
 
     @cached_property
     def newline_id(self) -> int:
@@ -98,29 +109,29 @@ class ChatPrompt:
         return ids[0]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text: nothing in it is a special token."""
-        # A command line that is not UTF-8 arrives with lone surrogates, which no tokenizer takes.
-        valid = text.encode(errors="replace").decode()
-        ids: list[int] = self._plain.encode(valid, add_special_tokens=False).ids
-        return ids
+        """Token ids of plain text, in which nothing is a special token.
+
+        Raises UsageError for more than LARGEST_PROMPT bytes.
+        """
+        _check_length(_bytes(text))
+        try:
+            return self._tokenizer.encode(text)
+        except TokenizerFault as e:
+            raise BundleError(f"the tokenizer {e}: {_RESTORE}") from e
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids` without special tokens."""
-        return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
+        return b"".join(map(self._tokenizer.token_bytes, ids)).decode(errors="replace")
 
     def stream(self) -> StreamDecoder:
         """A decoder for ids that come one after the other."""
-        return StreamDecoder(self.token_bytes)
-
-    def token_bytes(self, token: int) -> bytes:
-        """What one token adds to the text; nothing for special tokens and for ids that no token has."""
-        if token in self._text_of_added:
-            return self._text_of_added[token]
-        text: str | None = self._plain.id_to_token(token)
-        return b"" if text is None else token_bytes(text)
+        return StreamDecoder(self._tokenizer.token_bytes)
 
     def render(self, messages: Sequence[Message]) -> Prompt:
-        """The ids of a conversation in which exactly one message has the video, up to where the answer begins."""
+        """The ids of a conversation in which exactly one message has the video, up to where the answer begins.
+
+        Raises UsageError for a conversation of more than LARGEST_PROMPT bytes.
+        """
         if sum(message.video for message in messages) != 1:
             raise UsageError("a conversation needs the video in exactly one of its messages: open a video first.")
         try:
@@ -133,6 +144,8 @@ class ChatPrompt:
         messages = [Message("user", "question", video=True)]
         try:
             self._render(messages, content_is_list=True)
+        except TemplateLimitFault:
+            raise
         except TemplateFault:
             self._render(messages, content_is_list=False)
             return False
@@ -153,21 +166,25 @@ class ChatPrompt:
         if rendered.count(video) != 1:
             raise TemplateFault(f"writes the video {rendered.count(video)} times instead of once")
         texts = dict(zip(places, (message.text for message in messages), strict=True))
+        # Before anything is joined: a template may write a message's place as often as it likes.
+        _check_length(_bytes(rendered) + sum(rendered.count(place) * _bytes(text) for place, text in texts.items()))
         before, after = rendered.split(video)
         return Prompt(self._ids(before, texts), self._ids(after, texts))
 
     def _ids(self, rendered: str, texts: dict[str, str]) -> list[int]:
         """Ids of a piece of the template's output, with `texts` in place of their placeholders."""
         # Longest first: of two special tokens that begin alike, the longer one is meant.
-        marks = sorted([*self._added, *texts], key=len, reverse=True)
+        marks = sorted((text for text in self._tokenizer.added if text in rendered), key=len, reverse=True)
         ids: list[int] = []
         run = ""  # text of template and user that tokens may span
-        for piece in re.split("(" + "|".join(map(re.escape, marks)) + ")", rendered):
-            if piece in self._added:
-                ids += [*self.encode(run), self._added[piece]]
+        for piece in re.split("(" + "|".join(["\ue000[0-9]+\ue001", *map(re.escape, marks)]) + ")", rendered):
+            if piece in texts:
+                run += texts[piece]
+            elif piece in self._tokenizer.added:
+                ids += [*self.encode(run), self._tokenizer.added[piece]]
                 run = ""
             else:
-                run += texts.get(piece, piece)
+                run += piece
         return ids + self.encode(run)
 
 
@@ -179,23 +196,35 @@ def _content(message: Message, place: str, as_list: bool) -> str | list[dict[str
     return place if message.role == "system" else [{"type": "text", "text": place}]
 
 
-def _read_json(path: Path, error: type[StormError]) -> dict[str, Any]:
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _check_length(size: int) -> None:
+    if size > LARGEST_PROMPT:
+        raise UsageError(
+            f"the prompt has {size} bytes, more than any language model here reads ({LARGEST_PROMPT}):"
+            " shorten the question, or begin a new conversation."
+        )
+
+
+def _read_json(
+    text: Texts, path: Path, error: type[StormError], largest: int = LARGEST_CONFIG, *, optional: bool = False
+) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise error(f"{path} is missing: {_RESTORE}") from e
+        content = text(path.name, largest)
+        if content is None and optional:
+            return {}
+        if content is None:
+            raise error(f"{path} is missing: {_RESTORE}")
+        if sum(map(content.count, (",", "[", "{"))) > MOST_VALUES:
+            raise error(f"{path} has more than {MOST_VALUES} values, which no tokenizer needs: {_RESTORE}")
+        data = json.loads(content)
     except (OSError, ValueError, RecursionError) as e:
         raise error(f"{path} cannot be read as JSON ({' '.join(str(e).split())}): {_RESTORE}") from e
     if not isinstance(data, dict):
         raise error(f"{path} holds no JSON object: {_RESTORE}")
     return data
-
-
-def _is_byte_level(decoder: Any) -> bool:
-    if not isinstance(decoder, dict):
-        return False
-    inner = decoder.get("decoders")
-    return decoder.get("type") == "ByteLevel" or (isinstance(inner, list) and any(map(_is_byte_level, inner)))
 
 
 def _token_text(config: dict[str, Any], key: str) -> str | None:
@@ -204,14 +233,12 @@ def _token_text(config: dict[str, Any], key: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _template_source(folder: Path, config: dict[str, Any], error: type[StormError]) -> str:
+def _template_source(text: Texts, folder: Path, config: dict[str, Any], error: type[StormError]) -> str:
     path = folder / "chat_template.jinja"
-    source: Any = config.get("chat_template")
-    if path.exists():
-        try:
-            source = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise error(f"{path} cannot be read ({e}): {_RESTORE}") from e
+    try:
+        source: Any = text(path.name, LARGEST_CONFIG) or config.get("chat_template")
+    except (OSError, UnicodeDecodeError) as e:
+        raise error(f"{path} cannot be read ({e}): {_RESTORE}") from e
     if isinstance(source, list):  # several, by name
         source = next((x.get("template") for x in source if isinstance(x, dict) and x.get("name") == "default"), None)
     if not isinstance(source, str):

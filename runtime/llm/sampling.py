@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
@@ -17,30 +18,63 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How an answer is drawn, and where it ends; raises UsageError for values that mean nothing."""
+    """How an answer is drawn, and where it ends; raises UsageError for values that mean nothing.
+
+    `stop` takes one string or several; none of them is shown.
+    """
 
     temperature: float = 0.0  # 0: greedy
     top_k: int = 0  # 0: all
     top_p: float = 1.0
     repetition_penalty: float = 1.0  # of tokens already in the answer, as in CTRL (arXiv 1909.05858)
     seed: int | None = None  # None: different every time
-    stop: tuple[str, ...] = ()
+    stop: str | Sequence[str] = ()
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
+        # A string is a sequence of strings, and its letters would all be stops.
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        strings = isinstance(stop, list | tuple) and all(isinstance(text, str) and text for text in stop)
         for name, valid, wanted in (
-            ("temperature", math.isfinite(self.temperature) and self.temperature >= 0, "0 (greedy) or above"),
-            ("top_k", self.top_k >= 0, "0 (all tokens) or above"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("repetition_penalty", math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0, "above 0"),
-            ("seed", self.seed is None or self.seed >= 0, "0 or above"),
-            ("stop", all(self.stop), "one or more strings that are not empty"),
-            ("max_tokens", self.max_tokens >= 1, "1 or above"),
+            ("temperature", _number(self.temperature) and self.temperature >= 0, "a number, 0 (greedy) or above"),
+            ("top_k", _whole(self.top_k) and self.top_k >= 0, "a whole number, 0 (all tokens) or above"),
+            ("top_p", _number(self.top_p) and 0 < self.top_p <= 1, "a number above 0 and at most 1"),
+            (
+                "repetition_penalty",
+                _number(self.repetition_penalty) and self.repetition_penalty > 0,
+                "a number above 0",
+            ),
+            ("seed", self.seed is None or (_whole(self.seed) and self.seed >= 0), "a whole number, 0 or above"),
+            ("stop", strings, "one string or several, none of them empty"),
+            ("max_tokens", _whole(self.max_tokens) and self.max_tokens >= 1, "a whole number, 1 or above"),
         ):
             if not valid:
-                raise UsageError(f"{name} {getattr(self, name)} makes no sense: it must be {wanted}.")
+                raise UsageError(f"{name} {_shown(getattr(self, name))} makes no sense: it must be {wanted}.")
+        object.__setattr__(self, "stop", tuple(stop))
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
             raise UsageError("top_k and top_p change nothing at temperature 0: set a temperature, or leave them out.")
+
+
+def _number(value: object) -> bool:
+    """Whether a value is a finite number; a bool, which Python counts among them, is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    try:
+        text = ascii(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = "with its thousands of digits"
+    return text if len(text) <= 40 else text[:40] + "..."
 
 
 class Sampler:

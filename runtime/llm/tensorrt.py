@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from storm_edge.runtime.config.schema import LanguageConfig
-from storm_edge.runtime.errors import UsageError
-from storm_edge.runtime.llm.base import Float32Array
+from storm_edge.runtime.errors import EngineError, UsageError
+from storm_edge.runtime.llm.base import Float32Array, LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.sessions.tensorrt import TensorRTSession
 
@@ -66,3 +66,10 @@ class TensorRTDecoder:
         if not 0 <= position <= self._position:
             raise ValueError(f"cannot rewind to {position}: {self._position} tokens were appended")
         self._position = position
+
+    def worker(self) -> LanguageModel:
+        """Raises EngineError: TensorRT's execution context and its buffers belong to one caller."""
+        raise EngineError(
+            "a TensorRT engine has one set of buffers, so its weights cannot be shared by workers: load the bundle once"
+            " for every worker."
+        )

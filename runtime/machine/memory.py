@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def peak_memory_bytes() -> int:
     """The most memory this process has held: Linux's own mark, since rusage's is inherited from the parent process."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+    if (peak := _status("VmHWM")) is not None:
+        return peak
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def memory_limit(more: int) -> Iterator[None]:
+    """Let this process take at most `more` bytes of memory in the block than it has now.
+
+    What asks for more is refused as where memory is short: a MemoryError, or the library's own error. The system's
+    limit stays where it is lower.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    held = _status("VmData") or 0
+    limits = [n for n in (held + more, soft, hard) if n != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _status(key: str) -> int | None:
+    """A size in /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None

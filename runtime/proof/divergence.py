@@ -6,14 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from storm_edge.runtime.answer.stages import Stages, flatten_visual
 from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.errors import BundleError
-
-_KEYS = ("frames", "before", "after", "newline", "logits", "greedy")
+from storm_edge.runtime.bundle.reference import read_clip
 
 
 @dataclass(frozen=True)
@@ -29,13 +25,7 @@ def logit_divergence(bundle: Bundle, stages: Stages) -> Divergence:
     """Run the whole engine on every reference clip, fed with the reference's tokens; raises BundleError."""
     divergences, agreeing = [], []
     for name in bundle.manifest.clips:
-        path = bundle.path(name)
-        try:
-            clip = {key: value for key, value in load_file(path).items() if key in _KEYS}
-            if len(clip) != len(_KEYS):
-                raise KeyError(", ".join(sorted({*_KEYS} - {*clip})))
-        except (SafetensorError, OSError, KeyError) as e:
-            raise BundleError(f"{path} is damaged ({e}): copy the bundle again or repeat `storm export`.") from e
+        clip = read_clip(bundle, name)
         newline = int(clip["newline"][0]) if clip["newline"].size else None
         llm = stages.decoder
         visual = flatten_visual(llm, stages.temporal(stages.vision(clip["frames"])), newline)

@@ -1,7 +1,7 @@
 """`storm verify`: run an engine on the reference clips and compare every stage with what PyTorch made of them.
 
-Three figures a stage, because each alone can be fooled: cosine ignores scale, the norm ratio ignores direction, both
-ignore a single wrong element. Needs neither PyTorch nor onnx, so it runs on the device.
+The reference was made of the weights that the bundle's graphs hold, so what rounding them cost is no part of it.
+Needs neither PyTorch nor onnx, so it runs on the device.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from storm_edge.runtime.answer.stages import Stages, flatten_visual, load_onnxruntime_decoder
-from storm_edge.runtime.bundle.engine import SIMULATED, CheckResult, EngineRecord
-from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.errors import BundleError, EngineError, ParityError
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, engine_graph
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.bundle.reference import Clip, read_clip
+from storm_edge.runtime.errors import EngineError, ParityError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.proof.advice import advise
+from storm_edge.runtime.proof.figures import difference
 from storm_edge.runtime.sessions.base import to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,11 @@ LLM_LIMITS: dict[str, Limits] = LIMITS | {
 }
 
 
+def memory_needed(bundle: Bundle) -> int:
+    """More bytes than a verification of this bundle on a CPU can honestly take, for a limit on what a graph may ask."""
+    return (1 << 30) + 8 * sum(spec.size for spec in bundle.manifest.files.values())
+
+
 def verify(
     bundle: Bundle,
     record: EngineRecord,
@@ -77,8 +81,8 @@ def verify(
     results: list[CheckResult] = []
     for name in bundle.manifest.clips:
         progress(name)
-        clip = _read_clip(bundle, name)
-        label = name.removeprefix("reference/").removesuffix(".safetensors")
+        clip = read_clip(bundle, name)
+        label = label_of(name)
         results.extend(_check_clip(stages, label, clip, record))
         if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
             results.extend(_check_chain(stages, label, clip, record))
@@ -92,79 +96,67 @@ def verify_prepared(bundle: Bundle, record: EngineRecord, *, threads: int | None
     cannot load gives no rows. Of the decoder that is one made for ONNX Runtime.
     """
     results: list[CheckResult] = []
-    for stage, given, expected in (("vision", "frames", "tokens"), ("temporal", "tokens", "visual_tokens")):
-        graph = record.graphs.get(stage)  # type: ignore[call-overload]
-        if graph is None or record.precision not in _NUMPY:
+    named: tuple[tuple[Stage, str, str], ...] = (
+        ("vision", "frames", "tokens"),
+        ("temporal", "tokens", "visual_tokens"),
+    )
+    for stage, given, expected in named:
+        if stage not in record.graphs or record.precision not in _NUMPY:
             continue
         try:
-            session = OnnxRuntimeSession(bundle.path(graph), threads, literal=record.precision in ("int8", "fp8"))
+            path = engine_graph(bundle, record, stage)
+            session = OnnxRuntimeSession(path, threads, literal=record.precision in ("int8", "fp8"))
         except EngineError:
             continue
         for name in bundle.manifest.clips:
-            clip = _read_clip(bundle, name)
-            label = name.removeprefix("reference/").removesuffix(".safetensors")
+            clip = read_clip(bundle, name)
+            label = label_of(name)
             source = clip[given] if stage == "vision" else clip[given][None].astype(_NUMPY[record.precision])
             ours = session.run(**{given: source})[expected]
-            results.extend(_compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
+            results.extend(compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
     if record.llm_api == "onnxruntime" and "decoder" in record.graphs:
-        embedding = EmbeddingTable.open(bundle.path(bundle.manifest.embedding))
+        embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
         try:
             llm = load_onnxruntime_decoder(bundle, record, embedding, threads)
         except EngineError:
             return results
         for name in bundle.manifest.clips:
-            clip = _read_clip(bundle, name)
-            label = name.removeprefix("reference/").removesuffix(".safetensors")
+            clip = read_clip(bundle, name)
+            label = label_of(name)
             limits = LLM_LIMITS[record.llm_precision]
-            results.extend(_check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
+            results.extend(check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
     return results
 
 
-def require(results: list[CheckResult], name: str) -> None:
-    """Raise ParityError naming the worst failing row, if any row fails."""
+def require(results: list[CheckResult], bundle: Bundle, record: EngineRecord) -> None:
+    """Raise ParityError naming the first failing row and what to do about it, if any row fails."""
     failed = [r for r in results if not r.passed]
     if failed:
         first = failed[0]
         raise ParityError(
-            f"engine {name} differs from the checkpoint: {len(failed)} of {len(results)} checks failed,"
+            f"engine {record.name} differs from the checkpoint: {len(failed)} of {len(results)} checks failed,"
             f" first {first.stage} {first.metric} = {first.value:.6g} (limit {first.limit:.6g}) on {first.clip}:"
-            f" do not use it; {_advice(name, first.stage)}."
+            f" do not use it; {advise(bundle, record, first.stage)}."
         )
 
 
-def _advice(name: str, stage: str) -> str:
-    """What to do about an engine whose `stage` fails first."""
-    encoders, _, llm = name.removesuffix(SIMULATED).partition("-llm-")
-    if stage != "decoder" and encoders.endswith(("-int8", "-fp8")):
-        return (
-            "record clips like those it was calibrated on with `storm export --clips`, and leave the layers that cost"
-            " most in floating point with `storm calibrate --analyze --max-loss 0.05`"
-        )
-    llm = llm or encoders.rpartition("-")[2]  # named once where both have the same
-    if stage == "decoder" and llm == "fp8":
-        return "calibrate on clips like those it will see with `storm calibrate --llm`, or take --llm-precision bf16"
-    if stage == "decoder" and llm == "int4":
-        return "scale its weights with `storm calibrate --awq`, or take --llm-precision int8"
-    return "build it again, or report it if that does not help"
-
-
-def _check_clip(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
+def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     tokens = stages.vision(clip["frames"])
-    yield from _compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
+    yield from compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
     visual = stages.temporal(clip["tokens"])
-    yield from _compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
-    yield from _check_decoder(
+    yield from compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
+    yield from check_decoder(
         stages.decoder, label, "decoder", clip, clip["visual_tokens"], LLM_LIMITS[record.llm_precision]
     )
 
 
-def _check_chain(stages: Stages, label: str, clip: Arrays, record: EngineRecord) -> Iterator[CheckResult]:
+def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     """From frames to tokens with each stage fed by the one before it."""
     visual = stages.temporal(stages.vision(clip["frames"]))
-    yield from _compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
+    yield from compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
     # The decoder is given what the encoders made, so what they are allowed, it is.
     limits = _looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
-    yield from _check_decoder(stages.decoder, label, "chain decoder", clip, visual, limits)
+    yield from check_decoder(stages.decoder, label, "chain decoder", clip, visual, limits)
 
 
 def _looser(a: Limits, b: Limits) -> Limits:
@@ -177,8 +169,8 @@ def _looser(a: Limits, b: Limits) -> Limits:
     )
 
 
-def _check_decoder(
-    llm: LanguageModel, label: str, stage: str, clip: Arrays, visual: NDArray[np.float32], limits: Limits
+def check_decoder(
+    llm: LanguageModel, label: str, stage: str, clip: Clip, visual: NDArray[np.float32], limits: Limits
 ) -> Iterator[CheckResult]:
     """Prefill the prompt, then feed the reference's tokens one by one and compare logits and choices at every step."""
     newline = int(clip["newline"][0]) if clip["newline"].size else None
@@ -187,7 +179,7 @@ def _check_decoder(
     rows = [llm.append(np.concatenate([before, flatten_visual(llm, visual, newline), after]))]
     rows += [llm.append(llm.embed([int(token)])) for token in clip["greedy"][:-1]]
     logits = np.stack(rows)  # (steps, vocabulary)
-    yield from _compare(label, stage, logits, clip["logits"], limits)
+    yield from compare(label, stage, logits, clip["logits"], limits)
     best, second = np.sort(clip["logits"], axis=1)[:, -1:-3:-1].T  # each (steps,)
     decided = best - second >= limits.tie * np.abs(best)
     agreeing = float(np.mean((logits.argmax(axis=1) == clip["greedy"])[decided])) if decided.any() else 1.0
@@ -201,33 +193,25 @@ def _check_decoder(
     )
 
 
-def _compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], limits: Limits) -> Iterator[CheckResult]:
+def compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], limits: Limits) -> Iterator[CheckResult]:
+    """A row per figure of a stage's output against the reference; raises ParityError where their shapes differ."""
     if ours.shape != theirs.shape:
         raise ParityError(
             f"{stage} gives shape {list(ours.shape)} on {clip}, the reference has {list(theirs.shape)}: build it again."
         )
-    a, b = to_host(ours).astype(np.float64).ravel(), theirs.astype(np.float64).ravel()
-    norms = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    cosine = float(a @ b) / max(norms[0] * norms[1], 1e-300)
-    ratio = abs(norms[0] / max(norms[1], 1e-300) - 1)
-    error = float(np.abs(a - b).max()) / max(float(np.abs(b).max()), 1e-300)
+    d = difference(to_host(ours), theirs)
     for metric, value, limit, passed in (
-        ("cosine", cosine, limits.cosine, cosine >= limits.cosine),
-        ("norm ratio - 1", ratio, limits.norm_ratio, ratio <= limits.norm_ratio),
-        ("max error", error, limits.error, error <= limits.error),
+        ("cosine", d.cosine, limits.cosine, d.cosine >= limits.cosine),
+        ("norm ratio - 1", d.norm_ratio, limits.norm_ratio, d.norm_ratio <= limits.norm_ratio),
+        ("max error", d.error, limits.error, d.error <= limits.error),
     ):
         # A NaN compares false with everything, so it fails.
         yield CheckResult(clip=clip, stage=stage, metric=metric, value=value, limit=limit, passed=passed)
 
 
-def _read_clip(bundle: Bundle, name: str) -> Arrays:
-    path = bundle.path(name)
-    try:
-        clip: Arrays = load_file(path)
-        return {key: clip[key] for key in (*_CLIP_KEYS,)}
-    except (SafetensorError, OSError, KeyError) as e:
-        raise BundleError(f"{path} is damaged ({e}): copy the bundle again or repeat `storm export`.") from e
+def label_of(name: str) -> str:
+    """What a reference clip's file is called in results."""
+    return name.removeprefix("reference/").removesuffix(".safetensors")
 
 
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.float16, "fp8": np.float16}  # of a prepared graph's inputs
-_CLIP_KEYS = ("frames", "before", "after", "newline", "tokens", "visual_tokens", "logits", "greedy")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storm_edge.export.graph_file import load_model, save_model
-from storm_edge.export.passes.smoothquant import smooth, smoothing_groups
+from storm_edge.export.passes.smoothquant import smoothquant, smoothquant_groups
 from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, Stage, describe_file, to_json
 
 
@@ -26,10 +26,10 @@ def with_outliers(bundle: Path, copy_of: Callable[[Path], Path]) -> Callable[[St
         loaded = load_model(path)
         model, readers = loaded.model, dict(loaded.tensors)
         scales = {}
-        for group in smoothing_groups(model)[1:3]:
+        for group in smoothquant_groups(model)[1:3]:
             scales[group.output] = np.ones(group.layers[0].shape[0], np.float32)
             scales[group.output][5::16] = 1 / 60
-        smooth(model, readers, scales)
+        smoothquant(model, readers, scales)
         changed = {name: np.array(read()) for name, read in readers.items()}  # the file they lie in is written over
         save_model(model, path, f"{stage}.data", {name: (lambda x=x: x) for name, x in changed.items()})
         manifest = Manifest.model_validate_json((root / MANIFEST).read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.observe import Observer
 from storm_edge.export.graph_file import save_model
-from storm_edge.runtime.bundle.calibration import Range, find_calibration
+from storm_edge.runtime.bundle.calibration import CALIBRATED, SCHEMES, Range, find_calibration
 from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file, to_json
 from storm_edge.runtime.errors import BuildError, UsageError
 
@@ -44,7 +45,8 @@ def without_weights(bundle: Path, stage: str, damage: Callable[[onnx.ModelProto]
 
 def test_every_linear_layer_has_a_range_and_a_line_in_layers(calibrated: Path) -> None:
     found = find_calibration(Bundle.open(calibrated), None)
-    assert (found.name, len(found.chosen("vision")), len(found.chosen("temporal"))) == ("clips", 4 * 6 + 1, 4)
+    assert found.name == "clips"
+    assert [len(found.layers.stages[stage]) for stage in CALIBRATED] == [4 * 6 + 1, 4]
     modules = {layer.module for layer in found.layers.stages["vision"].values()}
     assert {"blocks.0.self_attn.q_proj", "blocks.3.mlp.fc2"} <= modules
     report = json.loads((calibrated / "calibration" / "clips" / "report.json").read_text())
@@ -55,7 +57,7 @@ def test_the_same_clips_give_the_same_bytes_and_a_stopped_run_goes_on(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    whole = calibrate(opened, clips(20), "whole", samples=20)
+    whole = calibrate(opened, clips(20), "whole", samples=20, budget=math.inf)
     added: list[int] = []
     add = Observer.add
 
@@ -67,9 +69,9 @@ def test_the_same_clips_give_the_same_bytes_and_a_stopped_run_goes_on(
 
     monkeypatch.setattr(Observer, "add", count)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(opened, clips(20), "stopped", samples=20)
+        calibrate(opened, clips(20), "stopped", samples=20, budget=math.inf)
     assert not (opened.root / "calibration" / "stopped").exists()
-    resumed = calibrate(opened, clips(20), "stopped", samples=20)
+    resumed = calibrate(opened, clips(20), "stopped", samples=20, budget=math.inf)
     assert len(added) == 18 + 4
     for name in ("ranges.safetensors", "layers.json", "report.json"):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
@@ -88,8 +90,8 @@ def test_a_run_stopped_on_other_clips_is_not_taken_up(
     with pytest.raises(KeyboardInterrupt):
         calibrate(opened, clips(17, seed=1), "a", samples=17)
     monkeypatch.undo()
-    calibrate(opened, clips(17), "a", samples=17)
-    calibrate(opened, clips(17), "b", samples=17)
+    calibrate(opened, clips(17), "a", samples=17, budget=math.inf)
+    calibrate(opened, clips(17), "b", samples=17, budget=math.inf)
     a, b = (find_calibration(opened, name) for name in "ab")
     assert a.ranges == b.ranges
 
@@ -162,6 +164,20 @@ def test_several_calibrations_are_told_apart_and_damaged_ones_refused(calibrated
     (folder / "other" / "ranges.safetensors").write_bytes(b"nothing")
     with pytest.raises(BuildError, match="is damaged"):
         find_calibration(opened, "other")
+
+
+def test_a_budget_that_allows_nothing_is_refused(bundle: Path) -> None:
+    for budget in (0.0, -1.0, math.nan):
+        with pytest.raises(UsageError, match="allows nothing"):
+            calibrate(Bundle.open(bundle), clips(), "a", samples=8, budget=budget)
+
+
+def test_every_layer_is_quantized_where_the_budget_has_no_end(bundle: Path, copy_of: Copy) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    folder = calibrate(opened, clips(), "a", samples=8, budget=math.inf)
+    found = find_calibration(opened, None)
+    assert [len(found.chosen("vision", scheme)) for scheme in SCHEMES] == 3 * [25]
+    assert (found.budget, "quantized" in json.loads((folder / "report.json").read_text())) == (None, False)
 
 
 def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, copy_of: Copy) -> None:

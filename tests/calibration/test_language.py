@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -50,7 +51,7 @@ def observed(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Bund
     """The calibrated bundle, with a second calibration that observed the language model."""
     opened = Bundle.open(shutil.copytree(calibrated, tmp_path_factory.mktemp("observed") / "bundle"))
     language = Language(asked, prompts=3)
-    calibrate(opened, clips, "llm", samples=8, threads=1, language=language)
+    calibrate(opened, clips, "llm", samples=8, budget=math.inf, threads=1, language=language)
     return opened
 
 
@@ -116,7 +117,7 @@ def test_ranges_of_another_decoder_are_refused(observed: Bundle, copy_of: Copy) 
 def test_without_questions_there_is_nothing_to_observe(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     with pytest.raises(BuildError, match="the data gave no questions"):
-        calibrate(opened, clips, "a", samples=8, threads=1, language=Language(lambda: []))
+        calibrate(opened, clips, "a", samples=8, budget=math.inf, threads=1, language=Language(lambda: []))
     assert not (opened.root / "calibration" / "a").exists()
 
 

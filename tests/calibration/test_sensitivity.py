@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from storm_edge.calibration.analysis import Analysis, fp32_decoder
+from storm_edge.calibration.analysis import Analysis
 from storm_edge.calibration.calibrate import calibrate
+from storm_edge.calibration.decoder import fp32_decoder
 from storm_edge.calibration.losses import AnswerLoss, Probe, TokenLoss, relative_error
 from storm_edge.calibration.sensitivity import Sensitivity, analyze
 from storm_edge.calibration.switched import Key, SwitchedEncoders
@@ -18,9 +20,9 @@ from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.prepare import quantize_step
 from storm_edge.export.build.prepared import prepared_graph
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.export.passes.quantize import Linear, Scheme
+from storm_edge.export.passes.quantize import LinearLayer
 from storm_edge.runtime.answer.stages import Stages
-from storm_edge.runtime.bundle.calibration import Calibration, find_calibration
+from storm_edge.runtime.bundle.calibration import Calibration, Scheme, find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -72,7 +74,7 @@ class Made:
 
     def __init__(self, costs: list[float]) -> None:
         self.costs = {("vision", str(i)): cost for i, cost in enumerate(costs)}
-        self.layers = {"vision": [Linear(str(i), "", "", (1, 1), f"m.{i}") for i in range(len(costs))]}
+        self.layers = {"vision": [LinearLayer(str(i), "", "", (1, 1), f"m.{i}") for i in range(len(costs))]}
         self.keys: list[Key] = [("vision", str(i)) for i in range(len(costs))]
         self.measured: list[int] = []
 
@@ -122,14 +124,16 @@ def test_a_limit_that_no_layer_meets_is_refused_with_the_least_there_is() -> Non
 
 def test_an_analysis_leaves_layers_out_of_the_build_and_draws_a_picture(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
-    folder = calibrate(opened, clips, "a", samples=8, threads=1, analysis=Analysis(max_loss=0.01, clips=1))
+    folder = calibrate(
+        opened, clips, "a", samples=8, threads=1, budget=math.inf, analysis=Analysis(max_loss=0.01, clips=1)
+    )
     report = json.loads((folder / "sensitivity.json").read_text())
     assert (report["scheme"], report["clips"], len(report["layers"])) == ("int8", 1, 29)
     assert 0 < report["chosen_loss"] <= 0.01
     assert 0.1 < report["chosen_share"] < 1
     kept = {x["node"] for x in report["layers"] if x["quantize"] and x["stage"] == "vision"}
     calibration = find_calibration(opened, None)
-    assert calibration.chosen("vision") == kept
+    assert calibration.chosen("vision", "uint8") == kept
     assert len(kept) < 25
     assert (folder / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
     record = build_cpu(opened, "int8", threads=1)
@@ -142,6 +146,23 @@ def test_an_analysis_leaves_layers_out_of_the_build_and_draws_a_picture(bundle: 
         probe = Probe(encoders, [clip])
         chosen = [(x["stage"], x["node"]) for x in report["layers"] if x["quantize"]]
         assert TokenLoss(probe.reference)(probe.visual(chosen)) == pytest.approx(report["chosen_loss"], rel=1e-3)
+
+
+def test_auto_names_the_most_that_verification_accepts_or_says_that_no_setting_can_pass(
+    calibrated: Path, copy_of: Copy
+) -> None:
+    opened = Bundle.open(copy_of(calibrated))
+    analysis = Analysis(scheme="fp8", max_loss="auto", clips=1)
+    folder = calibrate(opened, clips, "a", samples=8, threads=1, analysis=analysis)
+    report = json.loads((folder / "sensitivity.json").read_text())
+    assert 0 < report["chosen_loss"] == report["max_loss"]
+    kept = {x["module"] for x in report["layers"] if not x["quantize"]}
+    quantized = json.loads((folder / "report.json").read_text())["quantized"]
+    assert kept <= set(quantized["fp8"]["left"])
+    assert quantized["fp8"]["limits_used"] <= 0.8
+    with pytest.raises(BuildError, match=r"no --max-loss helps: with any layer in fp8 .* build with --precision fp16"):
+        calibrate(opened, clips, "b", samples=8, threads=1, budget=1e-6, analysis=analysis)
+    assert not (opened.root / "calibration" / "b").exists()
 
 
 def test_the_loss_of_answers_is_zero_for_fp32_and_grows_with_the_difference(bundle: Path) -> None:
@@ -161,7 +182,7 @@ def test_answers_decide_where_questions_are_given_of_a_half_precision_bundle_too
     export_bundle(checkpoint, tmp_path / "half", dtype="bfloat16")
     opened = Bundle.open(tmp_path / "half")
     analysis = Analysis(clips=1, asked=lambda: ((clip, "What moves?") for clip in clips(1)))
-    folder = calibrate(opened, clips, "a", samples=8, threads=1, analysis=analysis)
+    folder = calibrate(opened, clips, "a", samples=8, threads=1, budget=math.inf, analysis=analysis)
     report = json.loads((folder / "sensitivity.json").read_text())
     assert report["loss"] == "divergence of the answers (nats)"
     assert max(layer["loss"] for layer in report["layers"]) > 0

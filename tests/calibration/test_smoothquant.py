@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.observe import Observer
-from storm_edge.calibration.smoothquant import Smooth, channel_scales, find_smoothing
+from storm_edge.calibration.smoothquant import SmoothQuant, find_smoothquant, smoothquant_scales
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt.build import build_tensorrt
@@ -37,17 +38,17 @@ def worst(results: list[CheckResult], stage: str, metric: str = "cosine") -> flo
 
 def test_scales_even_out_activations_and_weights_and_change_no_common_factor() -> None:
     activations, weights = np.array([100, 1, 0, 4], np.float32), np.array([1, 1, 1, 0], np.float32)
-    scales = channel_scales(activations, weights, 0.5)
+    scales = smoothquant_scales(activations, weights, 0.5)
     np.testing.assert_allclose(scales, [10**0.5, 10**-0.5, 1, 1], rtol=1e-6)  # those in between are left alone
-    assert np.array_equal(channel_scales(np.zeros(3, np.float32), np.ones(3, np.float32), 0.5), np.ones(3))
-    assert channel_scales(activations, weights, 1.0)[0] == pytest.approx(10)
-    assert channel_scales(activations, weights, 0.0)[:2] == pytest.approx([1, 1])
+    assert np.array_equal(smoothquant_scales(np.zeros(3, np.float32), np.ones(3, np.float32), 0.5), np.ones(3))
+    assert smoothquant_scales(activations, weights, 1.0)[0] == pytest.approx(10)
+    assert smoothquant_scales(activations, weights, 0.0)[:2] == pytest.approx([1, 1])
 
 
 def test_outliers_that_ruin_int8_are_smoothed_away_in_the_engines(with_outliers: WithOutliers) -> None:
     opened = with_outliers("vision")
-    calibrate(opened, clips, "plain", samples=8, threads=1)
-    folder = calibrate(opened, clips, "smooth", samples=8, threads=1, smooth=Smooth())
+    calibrate(opened, clips, "plain", samples=8, budget=math.inf, threads=1)
+    folder = calibrate(opened, clips, "smooth", samples=8, budget=math.inf, threads=1, smoothquant=SmoothQuant())
     report = json.loads((folder / "report.json").read_text())["smoothing"]
     assert report["used"]
     assert report["error_with"] < 0.5 * report["error_without"]
@@ -71,7 +72,7 @@ def test_outliers_that_ruin_int8_are_smoothed_away_in_the_engines(with_outliers:
 def test_an_alpha_that_helps_nowhere_smooths_nothing(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     # With alpha 0 the activations take over how uneven the weights are: random ones are even.
-    found = find_smoothing(opened, list(clips(2)), "minmax", 0.0, 1, lambda _: None)
+    found = find_smoothquant(opened, list(clips(2)), "minmax", 0.0, 1, lambda _: None)
     assert found.scales == {}
     assert found.error_with == found.error_without
     assert all(norm.alpha is None for norm in found.norms)
@@ -88,7 +89,7 @@ def test_a_stopped_run_is_not_taken_up_by_one_that_smooths_otherwise(
 
     monkeypatch.setattr("storm_edge.calibration.calibrate.Observer.ranges", stop)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(opened, lambda: clips(17), "a", samples=17, threads=1)
+        calibrate(opened, lambda: clips(17), "a", samples=17, budget=math.inf, threads=1)
     monkeypatch.undo()
     added: list[int] = []
     add = Observer.add
@@ -98,13 +99,13 @@ def test_a_stopped_run_is_not_taken_up_by_one_that_smooths_otherwise(
         add(self, frames)
 
     monkeypatch.setattr(Observer, "add", count)
-    calibrate(opened, lambda: clips(17), "a", samples=17, threads=1, smooth=Smooth(0.5))
+    calibrate(opened, lambda: clips(17), "a", samples=17, budget=math.inf, threads=1, smoothquant=SmoothQuant(0.5))
     assert len(added) == 8 + 8 + 17  # without, with, and all of it
 
 
 def test_damaged_scales_are_refused(with_outliers: WithOutliers) -> None:
     opened = with_outliers("vision")
-    folder = calibrate(opened, clips, "a", samples=8, threads=1, smooth=Smooth(0.5))
+    folder = calibrate(opened, clips, "a", samples=8, budget=math.inf, threads=1, smoothquant=SmoothQuant(0.5))
     path = folder / "ranges.safetensors"
     with safe_open(path, framework="numpy") as f:
         about = f.metadata()

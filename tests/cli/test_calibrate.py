@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_layers_are_ranked_and_norms_smoothed_from_the_command_line(
     videos: Path, bundle: Path, copy_of: Callable[[Path], Path]
 ) -> None:
     root = copy_of(bundle)
-    given = ["--data", videos, "--name", "mine", "--samples", 8, "--frames", 4]
+    given = ["--data", videos, "--name", "mine", "--samples", 8, "--frames", 4, "--budget", "inf"]
     made = run(calibrate, root, *given, "--smooth", "0.5", "--analyze", "--max-loss", 0.015, "--precision", "fp8")
     assert made.exit_code == 0, made.exception
     first, second, third, fourth = made.stdout.splitlines()
@@ -103,5 +104,26 @@ def test_words_that_have_no_effect_are_refused(bundle: Path) -> None:
         failed = run(calibrate, bundle, "--data", "demo", *arguments)
         assert isinstance(failed.exception, UsageError)
         assert words in str(failed.exception)
-    failed = run(calibrate, bundle, "--data", "demo", "--analyze", "--max-loss", "-1")
-    assert failed.exit_code == 2
+    for loss in ("-1", "nan", "little"):
+        failed = run(calibrate, bundle, "--data", "demo", "--analyze", "--max-loss", loss)
+        assert isinstance(failed.exception, UsageError)
+        assert f"--max-loss {loss} is no loss: give a number from 0 on, or auto" in str(failed.exception)
+    assert run(calibrate, bundle, "--data", "demo", "--budget", "0").exit_code == 2
+
+
+def test_help_tells_the_least_samples_and_frames_that_are_enough(bundle: Path) -> None:
+    words = " ".join(run(calibrate, "--help").stdout.split())
+    least = re.search(r"at least (\d+), in which (\d+) frames differ", words)
+    assert least is not None
+    failed = run(calibrate, bundle, "--data", "demo", "--samples", int(least[1]) - 1)
+    assert isinstance(failed.exception, UsageError)
+    assert f"take at least {least[1]}" in str(failed.exception)
+    failed = run(calibrate, bundle, "--data", "demo", "--samples", least[1], "--frames", 3)
+    assert "too few" in str(failed.exception) or f"calibrate on at least {least[2]}" in str(failed.exception)
+
+
+def test_auto_says_which_loss_verification_accepts(videos: Path, bundle: Path, copy_of: Callable[[Path], Path]) -> None:
+    given = ["--data", videos, "--name", "mine", "--samples", 8, "--frames", 4]
+    made = run(calibrate, copy_of(bundle), *given, "--analyze", "--max-loss", "auto")
+    assert made.exit_code == 0, made.exception
+    assert re.search(r"^the most that verification accepts is --max-loss 0\.\d+$", made.stdout, re.MULTILINE)

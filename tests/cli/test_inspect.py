@@ -23,3 +23,12 @@ def test_calibrations_are_listed(bundle: Path, calibrated: Path, copy_of: Callab
     failed = inspect(damaged)
     assert isinstance(failed.exception, BuildError)
     assert "layers.json is damaged" in str(failed.exception)
+
+
+def test_a_checkpoint_is_described(checkpoint: Path, copy_of: Callable[[Path], Path]) -> None:
+    facts = json.loads(inspect(checkpoint, "--json").stdout)
+    assert facts["config"]["llm"]["vocab_size"] == 4096
+    assert set(facts["parts"]) == {"vision", "temporal", "language"}
+    copy = copy_of(checkpoint)
+    (copy / "temporal.safetensors").unlink()
+    assert "missing: temporal.safetensors is missing" in inspect(copy).stdout

@@ -7,23 +7,11 @@ from storm_edge.demo.__main__ import FRAMES, SIZE
 from storm_edge.demo.dataset import FPS, make_sample
 from storm_edge.demo.encode import encode_video
 from storm_edge.demo.items import demo_items
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
-from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime.answer.pipeline import load
-from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.proof.evaluate import evaluate
 
 CHECKPOINT = Path(__file__).parents[2] / "demo" / "checkpoint"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed checkpoint as a bundle with an engine."""
-    path = tmp_path_factory.mktemp("trained") / "bundle"
-    export_bundle(CHECKPOINT, path)
-    build_cpu(Bundle.open(path))
-    return path
 
 
 def test_the_committed_checkpoint_is_small() -> None:

@@ -154,4 +154,61 @@ def test_an_interrupted_export_leaves_nothing_and_spoils_nothing(
         export_bundle(checkpoint, copy.parent / "new")
     assert [p.name for p in copy.parent.iterdir()] == [copy.name]
     assert {name: (copy / name).read_bytes() for name in files(copy)} == before
-    assert json.loads((copy / MANIFEST).read_text())["schema_version"] == 1
+    assert json.loads((copy / MANIFEST).read_text())["schema_version"] == 2
+
+
+DEMO = Path(__file__).parents[2] / "demo" / "checkpoint"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_demo_of_rounded_weights_builds_and_the_price_of_rounding_is_told(dtype: str, tmp_path: Path) -> None:
+    notes = export_bundle(DEMO, tmp_path / "bundle", dtype=dtype)
+    opened = Bundle.open(tmp_path / "bundle")
+    record = build_cpu(opened)  # by the limits of fp32, as its arithmetic is
+    assert record.verified
+    assert len(record.verification) == 37
+    reference = opened.manifest.reference
+    assert reference.weights == dtype
+    assert reference.rounding is not None
+    bits = 11 if dtype == "float16" else 8
+    for price in (reference.rounding.visual_tokens, reference.rounding.logits):
+        assert 2.0 ** -(bits + 2) < price.error < 16 * 2.0**-bits
+        assert 0.999 < price.cosine < 1
+    assert 0.9 < reference.rounding.tokens <= 1
+    assert f"the checkpoint's weights rounded to {dtype}" in notes[0]
+    assert "greedy tokens" in notes[1]
+
+
+def test_nothing_is_rounded_and_nothing_has_a_price_in_the_checkpoints_own_type(bundle: Path) -> None:
+    reference = Bundle.open(bundle).manifest.reference
+    assert (reference.weights, reference.rounding) == ("float32", None)
+
+
+def test_a_large_checkpoint_is_rounded_layer_by_layer(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WHOLE_MODEL_BYTES", 1)
+    monkeypatch.setattr(module, "load_language_model", None)
+    export_bundle(checkpoint, tmp_path / "bundle", dtype="bfloat16")
+    opened = Bundle.open(tmp_path / "bundle")
+    assert opened.manifest.reference.rounding is not None
+    assert build_cpu(opened).verified
+
+
+def with_context(checkpoint: Path, positions: int) -> Path:
+    data = json.loads((checkpoint / "config.json").read_text())
+    data["llm"]["max_position_embeddings"] = positions
+    (checkpoint / "config.json").write_text(json.dumps(data))
+    return checkpoint
+
+
+def test_a_context_that_a_reference_clip_does_not_fit_is_refused(checkpoint: Path, copy_of: Copy) -> None:
+    copy = with_context(copy_of(checkpoint), 100)
+    with pytest.raises(UsageError, match=r"clip of 8 frames takes \d+ positions, but .*max_position_embeddings is 100"):
+        export_bundle(copy, copy.parent / "small")
+
+
+def test_a_context_that_the_default_frames_do_not_fit_is_told(checkpoint: Path, bundle: Path, copy_of: Copy) -> None:
+    copy = with_context(copy_of(checkpoint), 220)
+    notes = export_bundle(copy, copy.parent / "small")
+    assert "32 frames, the default, take 128 positions, but llm.max_position_embeddings is 220: " in notes[-1]

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from storm_edge.calibration.calibrate import calibrate
-from storm_edge.calibration.smoothquant import Smooth
+from storm_edge.calibration.smoothquant import SmoothQuant
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
@@ -83,5 +83,5 @@ def write_model(folder: Path) -> tuple[Path, Path]:
     export_bundle(checkpoint, bundle)
     build_cpu(Bundle.open(bundle))
     clips = np.random.default_rng(0).integers(0, 256, (8, 8, 16, 16, 3), dtype=np.uint8)
-    calibrate(Bundle.open(bundle), lambda: iter(clips), "noise", samples=8, smooth=Smooth())
+    calibrate(Bundle.open(bundle), lambda: iter(clips), "noise", samples=8, smoothquant=SmoothQuant())
     return checkpoint, bundle

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_edge.export.build.prepare import quantize_step, smooth_steps
+from storm_edge.export.build.prepare import quantize_step, smoothquant_steps
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.graph_file import load_model
 from storm_edge.runtime import load
-from storm_edge.runtime.bundle.calibration import calibration_names, find_calibration, find_scaling
+from storm_edge.runtime.bundle.calibration import calibration_names, find_awq, find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import StormError
 from storm_edge.runtime.llm.sampling import SamplingOptions
@@ -70,13 +70,13 @@ def open_bundle(path: Path, _: random.Random) -> str:
 def open_calibration(path: Path, _: random.Random) -> str:
     """Read a bundle's calibrations and quantize its graphs by them, in memory."""
     bundle = Bundle.open(path)
-    find_scaling(bundle, None)
+    find_awq(bundle, None)
     for name in calibration_names(bundle):
         calibration = find_calibration(bundle, name)
         for stage in ("vision", "temporal"):
             loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
             readers = dict(loaded.tensors)
-            for _, apply in (*smooth_steps(calibration, stage), quantize_step(calibration, stage, "int8")):
+            for _, apply in (*smoothquant_steps(calibration, stage), quantize_step(calibration, stage, "int8")):
                 apply(loaded.model, readers)
             for read in readers.values():
                 read()

@@ -28,14 +28,14 @@ def test_a_smaller_batch_never_needs_more_workspace(kernels: CudaKernels) -> Non
 
 def test_sizes_that_the_kernels_do_not_take_are_refused_with_the_sizes(kernels: CudaKernels) -> None:
     with pytest.raises(RuntimeError, match=r"SelectiveScan on CUDA failed with cudaErrorInvalidValue .* 1, 4, 8, 257$"):
-        kernels.selective_scan("float32", (1, 4, 8, 257), False, [0] * 12, 0)
+        kernels.selective_scan("float32", (1, 4, 8, 257), False, [1] * 11 + [0], 0)
     with pytest.raises(RuntimeError, match=r"CausalConv1d on CUDA failed with cudaErrorInvalidValue .* 1, 4, 8, 1$"):
-        kernels.causal_conv1d("float32", (1, 4, 8, 1), False, [0] * 6, 0)
+        kernels.causal_conv1d("float32", (1, 4, 8, 1), False, [1] * 6, 0)
 
 
 def test_a_sequence_of_several_chunks_is_refused_without_a_workspace(kernels: CudaKernels) -> None:
     with pytest.raises(RuntimeError, match="cudaErrorInvalidValue"):
-        kernels.selective_scan("float32", (1, 129, 8, 16), False, [0] * 12, 0)
+        kernels.selective_scan("float32", (1, 129, 8, 16), False, [1] * 11 + [0], 0)
 
 
 def test_the_library_shows_its_own_functions_only(built) -> None:

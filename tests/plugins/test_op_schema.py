@@ -1,8 +1,10 @@
+import ctypes
 import subprocess
 import sys
 
 import pytest
 
+from storm_edge.plugins import libraries
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.selective_scan import op as selective_scan
 
@@ -62,3 +64,30 @@ def test_the_schemas_need_nothing_but_the_standard_library():
         "sys.exit(bool({'torch', 'onnx', 'numpy', 'storm_edge.runtime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def said_by(schema):
+    """What op.py says, a line for each thing, as the libraries answer (plugins/common/schema.cpp)."""
+    lines = [f"operator {schema.qualified_name} {schema.version}"]
+    for kind, values in (("input", schema.inputs), ("output", schema.outputs)):
+        lines += [" ".join((kind, value.name, value.type, *value.axes)) for value in values]
+    lines += [f"minimum {axis} {size}" for axis, size in schema.minimum.items()]
+    for name, value in schema.attributes(reverse=False).items():
+        lines.append(f"attribute {name} {'0 1' if name == 'reverse' else value}")
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("library", "function"),
+    [
+        (libraries.CPU, "storm_schemas"),
+        (libraries.ONNXRUNTIME, "storm_schemas"),
+        (libraries.CUDA, "storm_cuda_schemas"),
+        (libraries.TENSORRT, "storm_schemas"),
+    ],
+)
+def test_a_built_library_says_of_its_operators_what_the_schemas_say(library, function, built):
+    ask = getattr(ctypes.CDLL(str(built(library))), function)
+    ask.restype = ctypes.c_char_p
+    expected = [*said_by(selective_scan.SCHEMA), *said_by(causal_conv1d.SCHEMA)]
+    assert ask().decode().splitlines() == expected

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import onnx
 
 from storm_edge.export.build.onnxruntime.publish import publish_onnxruntime
-from storm_edge.export.build.prepare import INT4_KEPT, quantize_step, smooth_steps
+from storm_edge.export.build.prepare import INT4_KEPT, quantize_step, smoothquant_steps
 from storm_edge.export.build.prepared import Step
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.nbits_weights import Bits, nbits_weights
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle.calibration import find_calibration, find_scaling
+from storm_edge.runtime.bundle.calibration import find_awq, find_calibration
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_name
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage
 from storm_edge.runtime.machine.targets import check_llm_precision, check_precision, target
@@ -41,13 +41,15 @@ def build_cpu(
     precision = check_precision(target(TARGET), precision)
     llm_precision = check_llm_precision(target(TARGET), llm_precision)
     ranges = find_calibration(bundle, calibration) if precision == "int8" else None
+    if ranges:
+        ranges.require_layers("uint8")
     wide: list[Step] = [] if bundle.manifest.dtype == "float32" else [("widen 1", widen)]
-    scaling = find_scaling(bundle, calibration) if llm_precision == "int4" else None
+    scaling = find_awq(bundle, calibration) if llm_precision == "int4" else None
     steps: dict[Stage, list[Step]] = {}
     for stage in STAGES:
         # CPUs multiply uint8 activations by int8 weights.
         quantized = [quantize_step(ranges, stage, "uint8")] if ranges and stage != "decoder" else []
-        steps[stage] = [*wide, *smooth_steps(scaling if stage == "decoder" else ranges, stage), *quantized]
+        steps[stage] = [*wide, *smoothquant_steps(scaling if stage == "decoder" else ranges, stage), *quantized]
     steps["decoder"] += _small_weights(llm_precision, int4_block)
     return publish_onnxruntime(
         bundle,

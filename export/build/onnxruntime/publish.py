@@ -7,13 +7,15 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 
 from storm_edge.export.build.prepared import Step, prepared_graph
-from storm_edge.export.build.unused import drop_unused_graphs
+from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
 from storm_edge.runtime.bundle.calibration import Calibration
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage, to_json
-from storm_edge.runtime.bundle.publish import lock, staging
+from storm_edge.runtime.bundle.publish import lock, publish_folder
+from storm_edge.runtime.bundle.trust import sealed
 from storm_edge.runtime.errors import ParityError
-from storm_edge.runtime.proof.verify import require, verify
+from storm_edge.runtime.machine.memory import memory_limit
+from storm_edge.runtime.proof.verify import memory_needed, require, verify
 
 
 def publish_onnxruntime(
@@ -34,7 +36,8 @@ def publish_onnxruntime(
 
     Raises ParityError where it fails verification and not `allow_mismatch`; nothing is published then.
     """
-    with lock(bundle.root / "engines"):
+    bundle.check_once(progress)
+    with lock(bundle.root, "engines", progress), removed_on_failure(bundle):
         graphs: dict[Stage, str] = {}
         files: dict[str, FileSpec] = {}
         for stage, passes in steps.items():
@@ -57,15 +60,16 @@ def publish_onnxruntime(
             verification=[],
             calibration=f"{calibration.name} {calibration.sha256}" if calibration else "",
         )
-        results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
+        with memory_limit(memory_needed(bundle)):
+            results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
         try:
-            require(results, name)
+            require(results, bundle, record)
         except ParityError:
             if not allow_mismatch:
                 raise
         verified = all(r.passed for r in results)
-        record = record.model_copy(update={"verified": verified, "verification": results})
-        with staging(bundle.root / "engines" / name) as folder:
+        record = sealed(record.model_copy(update={"verified": verified, "verification": results}))
+        with publish_folder(bundle.root, f"engines/{name}") as folder:
             (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
         drop_unused_graphs(bundle)
     return record

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,20 @@ from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.goal import Goal, device_command, require_installed, resolve
 from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.export.build.unread import refuse_unread
-from storm_edge.export.build.unused import drop_unused_graphs
+from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
 from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.bundle.calibration import calibration_of
-from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, read_engine
+from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, engine_graph, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file, to_json
-from storm_edge.runtime.bundle.publish import lock, staging
-from storm_edge.runtime.errors import BuildError, EngineError, TargetError, UsageError
-from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.bundle.publish import lock, publish_folder, publish_text
+from storm_edge.runtime.bundle.trust import is_ours, sealed
+from storm_edge.runtime.errors import BuildError, StormError, TargetError
+from storm_edge.runtime.machine.memory import memory_limit
+from storm_edge.runtime.machine.probe import installed_tensorrt, probe
 from storm_edge.runtime.machine.targets import Target
-from storm_edge.runtime.proof.verify import require, verify, verify_prepared
+from storm_edge.runtime.machine.user_folders import cache_folder
+from storm_edge.runtime.proof.verify import memory_needed, require, verify, verify_prepared
 
-_TIMING_CACHE = "engines/timing.cache"
 Progress = Callable[[str], None]
 
 
@@ -46,7 +49,8 @@ def build_tensorrt(
     BuildError; ParityError.
     """
     goal = resolve(where, options, probe())
-    with lock(bundle.root / "engines"):
+    bundle.check_once(progress)
+    with lock(bundle.root, "engines", progress), removed_on_failure(bundle):
         record = _prepare(bundle, goal, options, progress)
         if options.prepare_only:
             drop_unused_graphs(bundle)
@@ -78,7 +82,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     found = _prepared_before(bundle, goal.name, key)
     if found is not None:
         if not options.allow_mismatch:
-            require(found.verification, goal.name)
+            require(found.verification, bundle, found)
         return found
     progress("prepare")
     try:
@@ -115,14 +119,16 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         profiles=shapes,
     )
     progress("verify the prepared graphs in ONNX Runtime")
-    results = verify_prepared(bundle, record, threads=options.threads)
+    with memory_limit(memory_needed(bundle)):
+        results = verify_prepared(bundle, record, threads=options.threads)
     if not options.allow_mismatch:
-        require(results, goal.name)
+        require(results, bundle, record)
     record = record.model_copy(update={"verification": results})
     before = _existing(bundle, record.name)
     if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
         return record  # an engine stays until the one that replaces it is compiled
-    with staging(bundle.root / "engines" / record.name) as folder:
+    record = sealed(record)
+    with publish_folder(bundle.root, f"engines/{record.name}") as folder:
         (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
     return record
 
@@ -137,14 +143,16 @@ def _compile(
     gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.api == "tensorrt" else []
     key = _hash([prepared.key, installed, _sha256(plugin), gpus, options.workspace_gib])
     found = _existing(bundle, prepared.name)
-    if found is not None and found.key == key and set(goal.sms) <= set(found.sms):
+    # An engine of somebody else is not taken for what would be built here, whatever its record says.
+    ours = found is not None and (options.trust_engines or is_ours(found))
+    if found is not None and ours and found.key == key and set(goal.sms) <= set(found.sms):
         if found.state == "built" or not goal.here or set(found.graphs) != set(STAGES):
             progress("unchanged")
             if not options.allow_mismatch:
-                require(found.verification, found.name)
+                require(found.verification, bundle, found)
             return found
         return _verify_compiled(bundle, found, options, progress)
-    with staging(bundle.root / "engines" / prepared.name) as folder:
+    with publish_folder(bundle.root, f"engines/{prepared.name}") as folder:
         staged = folder.relative_to(bundle.root.absolute()).as_posix()
         by_tensorrt = [stage for stage in prepared.graphs if stage != "decoder" or prepared.llm_api is None]
         seconds: dict[Stage, float] = {}
@@ -171,6 +179,7 @@ def _compile(
         if goal.here and set(record.graphs) == set(STAGES):  # a part of a model cannot be run
             here: dict[Stage, str] = {stage: f"{staged}/{stage}.engine" for stage in by_tensorrt}
             record = _verified(bundle, record, record.graphs | here, options, progress)
+        record = sealed(record)
         (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
     return record
 
@@ -182,7 +191,7 @@ def _verified(
     running = record.model_copy(update={"state": "built", "graphs": graphs})
     results = verify(bundle, running, threads=options.threads, progress=progress)
     if not options.allow_mismatch:
-        require(results, record.name)
+        require(results, bundle, record)
     passed = all(r.passed for r in results)
     return record.model_copy(update={"state": "built", "verified": passed, "verification": results})
 
@@ -190,10 +199,8 @@ def _verified(
 def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions, progress: Progress) -> EngineRecord:
     """Verify an engine that was compiled on a machine without its GPU, and say so in its record."""
     record = _verified(bundle, found, found.graphs, options, progress)
-    path = bundle.path(f"engines/{record.name}/{ENGINE_JSON}")
-    partial = path.with_suffix(".partial")
-    partial.write_text(to_json(record), encoding="utf-8")
-    partial.replace(path)
+    record = sealed(record)
+    publish_text(bundle.root, f"engines/{record.name}/{ENGINE_JSON}", to_json(record))
     return record
 
 
@@ -208,15 +215,22 @@ def _job(
 ) -> CompileJob:
     return CompileJob(
         api=goal.api,
-        graph=str(bundle.path(record.graphs[stage])),
+        graph=str(engine_graph(bundle, record, stage)),
         engine=str(folder / f"{stage}.engine"),
         profiles=record.profiles[stage],
         plugins=[str(plugin)] if plugin and stage == "temporal" else [],
         compute_capabilities=list(options.sms),
         workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * 2**30),
         # Timings of a GPU that is not here are not to be had.
-        timing_cache=str(bundle.root / _TIMING_CACHE) if goal.here else None,
+        timing_cache=str(_timing_cache(goal)) if goal.here else None,
     )
+
+
+def _timing_cache(goal: Goal) -> Path:
+    """The user's own timings of this TensorRT on this GPU: those that came with a bundle would be deserialized."""
+    gpu = goal.machine.gpus[0]
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{goal.api} {installed_tensorrt(goal.api)} {gpu.name} {gpu.sm}")
+    return cache_folder() / "timing" / f"{words}.cache"
 
 
 def _device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
@@ -238,7 +252,7 @@ def _sha256(plugin: Path | None) -> str | None:
 def _existing(bundle: Bundle, name: str) -> EngineRecord | None:
     try:
         return read_engine(bundle, name)
-    except (EngineError, UsageError):
+    except StormError:
         return None
 
 

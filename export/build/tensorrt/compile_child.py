@@ -13,11 +13,13 @@ import re
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult, Failure
 from storm_edge.runtime.machine.memory import peak_memory_bytes
+from storm_edge.runtime.machine.user_folders import write_private
 
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # The builder's words for what went wrong; the first that matches decides.
@@ -116,9 +118,8 @@ def _configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
 
 def _keep_timing_cache(config: Any, job: CompileJob) -> None:
     if job.timing_cache is not None:
-        partial = Path(f"{job.timing_cache}.partial")
-        partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
-        partial.replace(job.timing_cache)
+        with suppress(OSError):  # a home that cannot be written to: they are measured again
+            write_private(Path(job.timing_cache), bytes(config.get_timing_cache().serialize()))
 
 
 def _plugin_types(trt: Any) -> set[Any]:

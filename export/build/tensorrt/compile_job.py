@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from storm_edge.runtime.bundle.engine import Shapes
+from storm_edge.runtime.bundle.engine import ProfileShapes
 
 Api = Literal["tensorrt", "tensorrt_rtx"]
 Failure = Literal["memory", "plugin", "tactic", "type", "unused input", "parse", "build", "missing package"]
@@ -20,7 +20,7 @@ class CompileJob(BaseModel):
     api: Api
     graph: str
     engine: str
-    profiles: dict[str, Shapes]
+    profiles: dict[str, ProfileShapes]
     plugins: list[str] = []
     compute_capabilities: list[int] = []
     workspace_bytes: int | None = None

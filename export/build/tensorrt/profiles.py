@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime.answer.stages import VISION_BATCH
-from storm_edge.runtime.bundle.engine import Shapes
+from storm_edge.runtime.bundle.engine import ProfileShapes
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import UsageError
 
@@ -12,7 +12,7 @@ CHUNK = 256  # tokens of one prefill step
 _TOGETHER = ("inputs_embeds", "position_ids")  # as many positions as embeddings
 
 
-def profiles(bundle: Bundle, options: BuildOptions) -> dict[Stage, dict[str, Shapes]]:
+def profiles(bundle: Bundle, options: BuildOptions) -> dict[Stage, dict[str, ProfileShapes]]:
     """Optimization profiles by stage and input: up to 16 frames a vision batch, `max_frames` a clip, CHUNK tokens.
 
     A clip's last pooled group is filled up, so `max_frames` is as well. Raises UsageError for shapes that no graph of
@@ -23,13 +23,13 @@ def profiles(bundle: Bundle, options: BuildOptions) -> dict[Stage, dict[str, Sha
     longest = -(-options.max_frames // k) * k
     chunk = min(CHUNK, options.max_length or CHUNK)
     clip = [1, min(32 // k * k or k, longest), config.tokens_per_frame, width]
-    made: dict[Stage, dict[str, Shapes]] = {
-        "vision": {"frames": Shapes(min=[1, side, side, 3], opt=[8, side, side, 3], max=[16, side, side, 3])},
-        "temporal": {"tokens": Shapes(min=[1, k, *clip[2:]], opt=clip, max=[1, longest, *clip[2:]])},
+    made: dict[Stage, dict[str, ProfileShapes]] = {
+        "vision": {"frames": ProfileShapes(min=[1, side, side, 3], opt=[8, side, side, 3], max=[16, side, side, 3])},
+        "temporal": {"tokens": ProfileShapes(min=[1, k, *clip[2:]], opt=clip, max=[1, longest, *clip[2:]])},
         # Most steps decode one token; a prefill step is long enough to be efficient anyway.
         "decoder": {
-            "inputs_embeds": Shapes(min=[1, 1, width], opt=[1, 1, width], max=[1, chunk, width]),
-            "position_ids": Shapes(min=[1, 1], opt=[1, 1], max=[1, chunk]),
+            "inputs_embeds": ProfileShapes(min=[1, 1, width], opt=[1, 1, width], max=[1, chunk, width]),
+            "position_ids": ProfileShapes(min=[1, 1], opt=[1, 1], max=[1, chunk]),
         },
     }
     made = {stage: made[stage] for stage in options.stages}
@@ -45,7 +45,7 @@ def profiles(bundle: Bundle, options: BuildOptions) -> dict[Stage, dict[str, Sha
     return chosen
 
 
-def _overridden(name: str, shapes: Shapes, asked: dict[str, dict[str, tuple[int, ...]]]) -> Shapes:
+def _overridden(name: str, shapes: ProfileShapes, asked: dict[str, dict[str, tuple[int, ...]]]) -> ProfileShapes:
     """A profile with the shapes asked for; raises UsageError for those of other sizes than the graph's.
 
     Only the axis of frames or tokens is free, and its sizes must grow from min over opt to max.
@@ -61,7 +61,7 @@ def _overridden(name: str, shapes: Shapes, asked: dict[str, dict[str, tuple[int,
             f"the profile of {name} is min {sizes['min']}, opt {sizes['opt']}, max {sizes['max']}: let it grow, with"
             f" --min-shapes, --opt-shapes and --max-shapes of {name} where the usual ones do not suit."
         )
-    return Shapes(**sizes)
+    return ProfileShapes(**sizes)
 
 
 def _fits(given: tuple[int, ...], expected: list[int], axis: int) -> bool:
@@ -71,7 +71,7 @@ def _fits(given: tuple[int, ...], expected: list[int], axis: int) -> bool:
     )
 
 
-def _require_usable(chosen: dict[Stage, dict[str, Shapes]], k: int) -> None:
+def _require_usable(chosen: dict[Stage, dict[str, ProfileShapes]], k: int) -> None:
     """Raise UsageError for profiles that the runtime's batches, pooled groups and prompts would not fit into."""
     frames = chosen.get("vision", {}).get("frames")
     if frames and frames.max[0] < VISION_BATCH:

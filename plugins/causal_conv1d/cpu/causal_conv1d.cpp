@@ -46,6 +46,8 @@ void causal_conv1d(const CausalConv1d& conv, const Parallel& parallel, const Ker
   require(conv.length >= 1, "length must be at least 1", conv.length);
   require(conv.channels >= 1, "channels must be at least 1", conv.channels);
   require(conv.width >= 2 && conv.width <= kMaximumWidth, "width must be 2 to 256", conv.width);
+  require(conv.batch <= kMaximumElements / conv.channels / std::max(conv.length, conv.width),
+          "batch * length * channels and batch * width * channels must be at most 2^56", conv.batch);
 
   const int64_t channels = std::min(kPieceChannels, kPieceWeights / conv.width);
   const int64_t groups = ceil_div(conv.channels, channels), chunks = ceil_div(conv.length, kPieceTokens);

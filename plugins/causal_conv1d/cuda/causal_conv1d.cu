@@ -2,6 +2,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <algorithm>
+#include <string>
+
 #include "causal_conv1d/cuda/causal_conv1d.h"
 #include "causal_conv1d/cuda/strip.h"
 
@@ -18,12 +21,21 @@ extern template cudaError_t launch<__nv_bfloat16>(const CausalConv1d&, cudaStrea
 
 namespace storm::cuda {
 
-cudaError_t causal_conv1d(const CausalConv1d& conv, cudaStream_t stream) {
+std::string causal_conv1d_refusal(int64_t batch, int64_t length, int64_t channels, int64_t width) {
   constexpr int64_t kMaximumBlocks = 0x7fffffff;
-  if (conv.batch < 1 || conv.length < 1 || conv.channels < 1 || conv.width < 2) return cudaErrorInvalidValue;
-  if (conv::make_grid({conv.batch, conv.length, conv.channels, conv.width}).blocks > kMaximumBlocks) {
-    return cudaErrorInvalidValue;
+  if (batch < 1 || length < 1 || channels < 1) return "storm::CausalConv1d: every axis must be at least 1";
+  if (width < 2) return "storm::CausalConv1d: width must be at least 2, got " + std::to_string(width);
+  if (batch <= kMaximumElements / channels / std::max(length, width) &&
+      conv::make_grid({batch, length, channels, width}).blocks <= kMaximumBlocks) {
+    return "";
   }
+  return "storm::CausalConv1d: batch, length, channels and width " + std::to_string(batch) + ", " +
+         std::to_string(length) + ", " + std::to_string(channels) + ", " + std::to_string(width) +
+         " are more than one launch can take: run it in pieces";
+}
+
+cudaError_t causal_conv1d(const CausalConv1d& conv, cudaStream_t stream) {
+  if (!causal_conv1d_refusal(conv.batch, conv.length, conv.channels, conv.width).empty()) return cudaErrorInvalidValue;
   switch (conv.type) {
     case Type::float32:
       return conv::launch<float>(conv, stream);

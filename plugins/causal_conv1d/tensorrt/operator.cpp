@@ -1,6 +1,7 @@
 #include "causal_conv1d/tensorrt/operator.h"
 
 #include "causal_conv1d/cuda/causal_conv1d.h"
+#include "causal_conv1d/schema.h"
 
 namespace storm::tensorrt {
 
@@ -13,34 +14,24 @@ enum Input : int32_t {
   kBias,          // T [channels]
   kInitialState,  // T [batch, width-1, channels]
 };
-enum Output : int32_t {
-  kY,           // T [batch, length, channels]
-  kFinalState,  // T [batch, width-1, channels]
-};
 
 class CausalConv1d final : public Operator {
  public:
-  const char* name() const noexcept override { return "CausalConv1d"; }
-  const std::vector<Value>& inputs() const noexcept override { return inputs_; }
-  const std::vector<Value>& outputs() const noexcept override { return outputs_; }
-  int32_t shaped_like(int32_t output) const noexcept override { return output == kY ? kX : kInitialState; }
-  std::string refusal(const std::vector<Sizes>&) const override { return ""; }
-  size_t workspace(const std::vector<Sizes>&) const override { return 0; }
+  CausalConv1d() : Operator(causal_conv1d_schema()) {}
 
-  cudaError_t enqueue(Type type, bool reverse, const std::vector<Sizes>& shapes, const void* const* inputs,
+  std::string refusal(const std::vector<Shape>& shapes) const override {
+    const Shape &x = shapes[kX], &weight = shapes[kWeight];
+    return cuda::causal_conv1d_refusal(x[0], x[1], x[2], weight[1]);
+  }
+
+  size_t workspace(const std::vector<Shape>&) const override { return 0; }
+
+  cudaError_t enqueue(Type type, bool reverse, const std::vector<Shape>& shapes, const void* const* inputs,
                       void* const* outputs, void*, cudaStream_t stream) const override {
     return cuda::causal_conv1d(make_causal_conv1d(type, shapes[kX][0], shapes[kX][1], shapes[kX][2],
                                                   shapes[kWeight][1], reverse, inputs, outputs),
                                stream);
   }
-
- private:
-  const std::vector<Value> inputs_ = {{"x", false, {"batch", "length", "channels"}},
-                                      {"weight", false, {"channels", "width"}},
-                                      {"bias", false, {"channels"}},
-                                      {"initial_state", false, {"batch", "width-1", "channels"}}};
-  const std::vector<Value> outputs_ = {{"y", false, {"batch", "length", "channels"}},
-                                       {"final_state", false, {"batch", "width-1", "channels"}}};
 };
 
 }  // namespace

@@ -26,12 +26,18 @@ void check_sizes(const SelectiveScan& scan) {
   require(scan.length >= 1, "length must be at least 1", scan.length);
   require(scan.channels >= 1, "channels must be at least 1", scan.channels);
   require(scan.state >= 1 && scan.state <= kMaximumState, "state must be 1 to 256", scan.state);
+  const int64_t widest = std::max(scan.channels, scan.state);
+  require(scan.batch <= kMaximumElements / scan.length / widest &&
+              scan.batch <= kMaximumElements / scan.channels / scan.state,
+          "batch * length * channels, batch * length * state and batch * channels * state must be at most 2^56",
+          scan.batch);
 }
 
 }  // namespace
 
 ScanPlan plan_selective_scan(const SelectiveScan& scan, int threads) {
   check_sizes(scan);  // before anything is divided by them
+  require(threads >= 1, "threads must be at least 1", threads);
   const int64_t granules = ceil_div(scan.channels, kChannelGranule);
   const int64_t most = std::max<int64_t>(1, std::min(kPieceChannels, kPieceStates / scan.state) / kChannelGranule);
   const int64_t wanted = ceil_div(kPiecesPerThread * threads, scan.batch);  // pieces of one batch

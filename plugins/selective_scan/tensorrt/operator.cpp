@@ -1,6 +1,7 @@
 #include "selective_scan/tensorrt/operator.h"
 
 #include "selective_scan/cuda/selective_scan.h"
+#include "selective_scan/schema.h"
 
 namespace storm::tensorrt {
 
@@ -18,47 +19,26 @@ enum Input : int32_t {
   kDeltaBias,     // f32 [channels]
   kInitialState,  // f32 [batch, channels, state]
 };
-enum Output : int32_t {
-  kY,           // T   [batch, length, channels]
-  kFinalState,  // f32 [batch, channels, state]
-};
 
 class SelectiveScan final : public Operator {
  public:
-  const char* name() const noexcept override { return "SelectiveScan"; }
-  const std::vector<Value>& inputs() const noexcept override { return inputs_; }
-  const std::vector<Value>& outputs() const noexcept override { return outputs_; }
-  int32_t shaped_like(int32_t output) const noexcept override { return output == kY ? kU : kInitialState; }
+  SelectiveScan() : Operator(selective_scan_schema()) {}
 
-  std::string refusal(const std::vector<Sizes>& shapes) const override {
-    if (shapes[kA][1] <= kMaximumState) return "";
-    return "A [channels, state] must have at most " + std::to_string(kMaximumState) + " states, got " +
-           std::to_string(shapes[kA][1]);
+  std::string refusal(const std::vector<Shape>& shapes) const override {
+    const Shape &u = shapes[kU], &A = shapes[kA];
+    return cuda::selective_scan_refusal(u[0], u[1], u[2], A[1]);
   }
 
-  size_t workspace(const std::vector<Sizes>& shapes) const override {
+  size_t workspace(const std::vector<Shape>& shapes) const override {
     return cuda::selective_scan_workspace(shapes[kU][0], shapes[kU][1], shapes[kU][2], shapes[kA][1]);
   }
 
-  cudaError_t enqueue(Type type, bool reverse, const std::vector<Sizes>& shapes, const void* const* inputs,
+  cudaError_t enqueue(Type type, bool reverse, const std::vector<Shape>& shapes, const void* const* inputs,
                       void* const* outputs, void* workspace, cudaStream_t stream) const override {
     return cuda::selective_scan(make_selective_scan(type, shapes[kU][0], shapes[kU][1], shapes[kU][2], shapes[kA][1],
                                                     reverse, inputs, outputs),
                                 workspace, stream);
   }
-
- private:
-  const std::vector<Value> inputs_ = {{"u", false, {"batch", "length", "channels"}},
-                                      {"delta", false, {"batch", "length", "channels"}},
-                                      {"A", true, {"channels", "state"}},
-                                      {"B", false, {"batch", "length", "state"}},
-                                      {"C", false, {"batch", "length", "state"}},
-                                      {"D", true, {"channels"}},
-                                      {"z", false, {"batch", "length", "channels"}},
-                                      {"delta_bias", true, {"channels"}},
-                                      {"initial_state", true, {"batch", "channels", "state"}}};
-  const std::vector<Value> outputs_ = {{"y", false, {"batch", "length", "channels"}},
-                                       {"final_state", true, {"batch", "channels", "state"}}};
 };
 
 }  // namespace

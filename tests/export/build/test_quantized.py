@@ -18,8 +18,9 @@ from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.runtime.bundle.engine import CheckResult, choose_engine, read_engine
+from storm_edge.runtime.bundle.engine import CheckResult, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import BuildError, ParityError, TargetError
 from storm_edge.runtime.machine.targets import target
 

@@ -46,7 +46,7 @@ def test_q_and_dq_stand_only_in_front_of_linear_layers(
     if dtype != "float32":
         narrow(model, readers, dtype)  # type: ignore[arg-type]
     before = Counter(n.op_type for n in model.graph.node)
-    quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage), scheme)  # type: ignore[index,arg-type]
+    quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage, scheme), scheme)  # type: ignore[index,arg-type]
     after = Counter(n.op_type for n in model.graph.node)
     activations, weights = COUNTS[stage]
     assert after - before == Counter(QuantizeLinear=activations, DequantizeLinear=activations + weights)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.export.graph_file import Reader, load_model, save_model
 from storm_edge.export.passes.narrow import narrow
-from storm_edge.export.passes.smoothquant import smooth, smoothing_groups
+from storm_edge.export.passes.smoothquant import smoothquant, smoothquant_groups
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 
@@ -17,14 +17,14 @@ def random_scales(model: onnx.ModelProto, spread: float) -> dict[str, np.ndarray
     rng = np.random.default_rng(0)
     return {
         group.output: np.exp(rng.normal(0, spread, group.layers[0].shape[0])).astype(np.float32)
-        for group in smoothing_groups(model)
+        for group in smoothquant_groups(model)
     }
 
 
 def test_the_norms_in_front_of_linear_layers_are_found(bundle: Path) -> None:
     counts = {}
     for stage in ("vision", "temporal", "decoder"):
-        groups = smoothing_groups(load_model(bundle / "graphs" / f"{stage}.onnx").model)
+        groups = smoothquant_groups(load_model(bundle / "graphs" / f"{stage}.onnx").model)
         counts[stage] = [len(group.layers) for group in groups]
     # q, k, v of one norm, fc1 or in_proj of another; q, k, v, then gate and up, then down, and the vocabulary's.
     assert counts == {"vision": 4 * [3, 1], "temporal": [1, 1], "decoder": [*(4 * [3, 2, 1]), 1]}
@@ -35,7 +35,7 @@ def test_the_function_stays_what_it_was_up_to_rounding(stage: str, bundle: Path,
     source = bundle / "graphs" / f"{stage}.onnx"
     loaded = load_model(source)
     model, readers = loaded.model, dict(loaded.tensors)
-    smooth(model, readers, random_scales(model, 2.0))
+    smoothquant(model, readers, random_scales(model, 2.0))
     save_model(model, tmp_path / "g.onnx", "g.data", readers)
     rng = np.random.default_rng(0)
     given = (
@@ -67,7 +67,7 @@ def test_constants_that_others_read_stay_what_they_were_for_those(tmp_path: Path
     save_model(model, tmp_path / "a.onnx", "a.data")
     expected = OnnxRuntimeSession(tmp_path / "a.onnx").run(x=given)["y"]
     readers: dict[str, Reader] = {}
-    smooth(model, readers, {"c": np.arange(1, 9, dtype=np.float32)})
+    smoothquant(model, readers, {"c": np.arange(1, 9, dtype=np.float32)})
     save_model(model, tmp_path / "b.onnx", "b.data", readers)
     np.testing.assert_allclose(OnnxRuntimeSession(tmp_path / "b.onnx").run(x=given)["y"], expected, rtol=1e-5)
     assert {t.name for t in model.graph.initializer} == {"g", "w", "g.norm1.1", "g.norm1.2", "w.layer1.1"}
@@ -77,7 +77,7 @@ def test_half_precision_is_smoothed_too(bundle: Path, tmp_path: Path) -> None:
     loaded = load_model(bundle / "graphs" / "temporal.onnx")
     model, readers = loaded.model, dict(loaded.tensors)
     narrow(model, readers, "float16")
-    smooth(model, readers, random_scales(model, 1.0))
+    smoothquant(model, readers, random_scales(model, 1.0))
     save_model(model, tmp_path / "g.onnx", "g.data", readers)
     onnx.checker.check_model(str(tmp_path / "g.onnx"), full_check=True)
     tokens = np.random.default_rng(0).normal(size=(1, 8, 16, 128)).astype(np.float16)
@@ -90,6 +90,6 @@ def test_half_precision_is_smoothed_too(bundle: Path, tmp_path: Path) -> None:
 def test_scales_of_something_else_are_refused(bundle: Path) -> None:
     loaded = load_model(bundle / "graphs" / "temporal.onnx")
     with pytest.raises(ValueError, match="add_57 is nothing that a norm or gate makes for linear layers"):
-        smooth(loaded.model, dict(loaded.tensors), {"add_57": np.ones(256, np.float32)})
+        smoothquant(loaded.model, dict(loaded.tensors), {"add_57": np.ones(256, np.float32)})
     with pytest.raises(ValueError, match=r"layer_norm has 128 channels, its scales are \[3\]"):
-        smooth(loaded.model, dict(loaded.tensors), {"layer_norm": np.ones(3, np.float32)})
+        smoothquant(loaded.model, dict(loaded.tensors), {"layer_norm": np.ones(3, np.float32)})

@@ -5,9 +5,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from storm_edge.export.checkpoint.head import EMBEDDING, HEAD
 from storm_edge.export.checkpoint.shapes import language_shapes
 from storm_edge.export.checkpoint.weights import Weights, write_safetensors
-from storm_edge.export.trace.decoder import EMBEDDING, HEAD, ONNX_TYPES, compose_decoder
+from storm_edge.export.trace.decoder import ONNX_TYPES, compose_decoder
 from storm_edge.export.trace.embedding import write_embedding
 from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import CheckpointError

@@ -1,3 +1,4 @@
+import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -36,6 +37,13 @@ def test_convolving_in_pieces_with_carried_states_equals_convolving_at_once(
     reverse, conv_inputs, assert_pieces_equal_whole, run
 ):
     assert_pieces_equal_whole(run, SCHEMA, conv_inputs(2, 64, 5, 4), (1, 3, 20, 63), reverse)
+
+
+def test_silu_keeps_its_precision_where_it_is_nearly_closed(conv_inputs, conv_oracle, run):
+    inputs = conv_inputs(1, 1, 10_001, 2)
+    inputs["bias"][:] = np.linspace(-80.0, 20.0, 10_001, dtype=np.float32)
+    inputs["weight"][:] = 0.0
+    np.testing.assert_allclose(run(inputs, "float32", False)[0], conv_oracle(inputs, False)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [20, 24])

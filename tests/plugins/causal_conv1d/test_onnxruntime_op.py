@@ -33,10 +33,10 @@ def test_any_width_up_to_256(width, conv_inputs, conv_oracle, assert_close, run)
     ("sizes", "words"),
     [
         ((1, 2, 1, 257), "width must be 2 to 256, got 257"),
-        ((1, 2, 1, 1), "width must be 2 to 256, got 1"),
-        ((0, 2, 1, 4), "batch must be at least 1, got 0"),
-        ((1, 0, 1, 4), "length must be at least 1, got 0"),
-        ((1, 2, 0, 4), "channels must be at least 1, got 0"),
+        ((1, 2, 1, 1), "weight .* must have width of at least 2"),
+        ((0, 2, 1, 4), "x .* must have batch of at least 1"),
+        ((1, 0, 1, 4), "x .* must have length of at least 1"),
+        ((1, 2, 0, 4), "x .* must have channels of at least 1"),
     ],
 )
 def test_sizes_that_the_kernel_does_not_take_are_refused(sizes, words, conv_inputs, run):

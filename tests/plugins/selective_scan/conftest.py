@@ -122,3 +122,55 @@ def assert_softplus_is_linear_above_20(scan_inputs: Callable[..., Arrays]) -> Ca
             np.testing.assert_allclose(got, expected, rtol=1e-5)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def assert_gate_keeps_its_precision(scan_inputs: Callable[..., Arrays]) -> Callable[..., None]:
+    """assert_gate_keeps_its_precision(run): z * sigmoid(z) in relative terms, for z from -80 to 20."""
+
+    def check(run: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
+        inputs = scan_inputs(1, 1, 10_001, 1)
+        inputs["z"][0, 0] = np.linspace(-80.0, 20.0, 10_001, dtype=np.float32)
+        # Of the scan nothing is left, and D * u is 1: y is the gate.
+        inputs.update({name: np.ones_like(inputs[name]) for name in ("u", "D")})
+        inputs.update({name: np.zeros_like(inputs[name]) for name in ("B", "C", "initial_state")})
+        y, _ = run(inputs, "float32", False)
+        np.testing.assert_allclose(y, float64_loop(inputs, False)[0], rtol=6e-6)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_small_steps_keep_their_precision(scan_inputs: Callable[..., Arrays]) -> Callable[..., None]:
+    """assert_small_steps_keep_their_precision(run): softplus in relative terms, from -80 to 20."""
+
+    def check(run: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
+        inputs = scan_inputs(1, 1, 10_001, 1)
+        inputs["delta"][0, 0] = np.linspace(-80.0, 20.0, 10_001, dtype=np.float32)
+        # The state starts from nothing and takes step * 1: it is the step.
+        inputs.update({name: np.ones_like(inputs[name]) for name in ("u", "B")})
+        inputs.update({name: np.zeros_like(inputs[name]) for name in ("delta_bias", "initial_state")})
+        _, final_state = run(inputs, "float32", False)
+        np.testing.assert_allclose(final_state, float64_loop(inputs, False)[1], rtol=6e-6)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_decays_are_within_the_stated_bound(scan_inputs: Callable[..., Arrays]) -> Callable[..., None]:
+    """assert_decays_are_within_the_stated_bound(run): exp(step * A) down to exp(-87), as README.md bounds its error."""
+
+    def check(run: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
+        inputs = scan_inputs(1, 1, 100_000, 1)
+        rng = np.random.default_rng(1)
+        step = rng.uniform(20.5, 87.0, 100_000).astype(np.float32)  # softplus is linear there: it is what comes in
+        A = (-rng.uniform(0.0, 87.0, 100_000) / step).astype(np.float32)
+        inputs.update(delta=step[None, None], A=A[:, None], delta_bias=np.zeros_like(step))
+        inputs.update(initial_state=np.ones_like(inputs["initial_state"]), B=np.zeros_like(inputs["B"]))
+        _, final_state = run(inputs, "float32", False)
+        exponent = step.astype(np.float64) * A  # exact
+        expected = np.exp(exponent)
+        error = np.abs(final_state[0, :, 0] - expected) / expected
+        assert (error <= 2e-7 - 1.2e-7 * exponent).all(), error.max()
+
+    return check

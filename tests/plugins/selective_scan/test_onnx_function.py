@@ -44,6 +44,18 @@ def test_softplus_is_linear_above_20_and_never_overflows(assert_softplus_is_line
     assert_softplus_is_linear_above_20(run)
 
 
+def test_the_gate_keeps_its_precision_where_it_is_nearly_closed(assert_gate_keeps_its_precision, run):
+    assert_gate_keeps_its_precision(run)
+
+
+def test_small_steps_keep_their_precision(assert_small_steps_keep_their_precision, run):
+    assert_small_steps_keep_their_precision(run)
+
+
+def test_decays_are_within_the_bound_that_the_readme_states(assert_decays_are_within_the_stated_bound, run):
+    assert_decays_are_within_the_stated_bound(run)
+
+
 @pytest.mark.parametrize("opset", [20, 24])
 def test_a_model_of_either_opset_passes_the_checker_and_runs(
     opset, scan_inputs, scan_oracle, assert_close, one_node_model, run_onnxruntime

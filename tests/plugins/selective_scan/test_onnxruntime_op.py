@@ -40,6 +40,18 @@ def test_softplus_is_linear_above_20_and_never_overflows(assert_softplus_is_line
     assert_softplus_is_linear_above_20(run)
 
 
+def test_the_gate_keeps_its_precision_where_it_is_nearly_closed(assert_gate_keeps_its_precision, run):
+    assert_gate_keeps_its_precision(run)
+
+
+def test_small_steps_keep_their_precision(assert_small_steps_keep_their_precision, run):
+    assert_small_steps_keep_their_precision(run)
+
+
+def test_decays_are_within_the_bound_that_the_readme_states(assert_decays_are_within_the_stated_bound, run):
+    assert_decays_are_within_the_stated_bound(run)
+
+
 def test_the_threads_of_a_session_change_no_bit(scan_inputs, run):
     inputs = scan_inputs(2, 300, 100, 16)
     once, *others = (run(inputs, "float32", True, threads) for threads in (1, 2, 4))
@@ -99,10 +111,10 @@ def test_a_wrong_shape_is_refused_by_name(scan_inputs, run):
     ("sizes", "words"),
     [
         ((1, 2, 1, 257), "state must be 1 to 256, got 257"),
-        ((1, 2, 1, 0), "state must be 1 to 256, got 0"),
-        ((0, 2, 1, 4), "batch must be at least 1, got 0"),
-        ((1, 0, 1, 4), "length must be at least 1, got 0"),
-        ((1, 2, 0, 4), "channels must be at least 1, got 0"),
+        ((1, 2, 1, 0), "A .* must have state of at least 1"),
+        ((0, 2, 1, 4), "u .* must have batch of at least 1"),
+        ((1, 0, 1, 4), "u .* must have length of at least 1"),
+        ((1, 2, 0, 4), "u .* must have channels of at least 1"),
     ],
 )
 def test_sizes_that_the_kernel_does_not_take_are_refused(sizes, words, scan_inputs, run):

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from storm_edge.export.build.tensorrt.compile import compile_graph
-from storm_edge.export.build.tensorrt.compile_job import CompileJob, Shapes
+from storm_edge.export.build.tensorrt.compile_job import CompileJob, ProfileShapes
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.plugins import libraries
 
@@ -41,7 +41,7 @@ def test_the_temporal_graph_becomes_an_engine_with_both_plugins(dtype, sm, tempo
     path, model = temporal(dtype)
     (tokens,) = model.graph.input
     rest = [dim.dim_value for dim in tokens.type.tensor_type.shape.dim][2:]
-    frames = Shapes(min=[1, 4, *rest], opt=[1, 16, *rest], max=[1, 64, *rest])
+    frames = ProfileShapes(min=[1, 4, *rest], opt=[1, 16, *rest], max=[1, 64, *rest])
     engine = tmp_path / "temporal.engine"
     result = compile_graph(
         CompileJob(

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +12,9 @@ from numpy.typing import NDArray
 
 from storm_edge.demo.encode import encode_video
 from storm_edge.runtime import SamplingOptions, load
-from storm_edge.runtime.answer.pipeline import Pipeline
+from storm_edge.runtime.answer.pipeline import Pipeline, Video
 from storm_edge.runtime.errors import EngineError, UsageError, VideoError
+from storm_edge.runtime.proof.evaluate import Item, evaluate
 
 SHORT = SamplingOptions(max_tokens=6)
 
@@ -164,3 +169,119 @@ def test_a_bundle_without_engines_names_the_command(bundle: Path, copy_of) -> No
     shutil.rmtree(copy / "engines")
     with pytest.raises(EngineError, match=r"has no engines.*storm build .*--target cpu"):
         load(copy)
+
+
+def test_an_answer_read_on_after_another_question_says_so_and_the_newer_one_is_right(
+    pipeline: Pipeline, bundle: Path
+) -> None:
+    clip = frames(8, 6)
+    video = pipeline.open(clip)
+    stale = video.ask("What is this?", SHORT)
+    piece = next(iter(stale))
+    newer = video.ask("Which way?", SHORT)
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"another question was asked on this pipeline .* to its end first"):
+            stale.read()
+    assert stale.text == piece
+    assert stale.stats.finish == "unfinished"
+    assert (newer.read(), newer._generation.ids) == fresh_answer(bundle, clip, "Which way?")
+
+
+@pytest.mark.parametrize("other", ["ask of another video", "chat", "evaluate"])
+def test_whatever_moves_a_pipeline_on_makes_its_unread_answer_stale(pipeline: Pipeline, other: str) -> None:
+    video = pipeline.open(frames(8, 7))
+    stale = video.chat("What is this?", SHORT)
+    next(iter(stale))
+    if other == "chat":
+        video.chat("And then?", SHORT)
+    elif other == "evaluate":
+        evaluate(pipeline, [Item("a", frames(8, 8), "Why?", "b", "c")])
+    else:
+        pipeline.open(frames(8, 8)).ask("Why?", SHORT)
+    with pytest.raises(UsageError, match="another question was asked"):
+        stale.read()
+
+
+def test_opening_a_video_leaves_an_unread_answer_as_it_is(pipeline: Pipeline, bundle: Path) -> None:
+    clip = frames(8, 9)
+    answer = pipeline.open(clip).ask("What?", SHORT)
+    next(iter(answer))
+    pipeline.open(frames(8, 10))
+    assert (answer.read(), answer._generation.ids) == fresh_answer(bundle, clip, "What?")
+
+
+def test_an_answer_read_to_its_end_and_a_question_refused_before_it_began_are_not_stale(pipeline: Pipeline) -> None:
+    video = pipeline.open(frames(4))
+    answer = video.ask("What?", SHORT)
+    next(iter(answer))
+    with pytest.raises(UsageError, match="the prompt has"):
+        video.ask("why " * 9000)
+    text = answer.read()
+    video.ask("Why?", SHORT).read()
+    assert answer.read() == text
+
+
+def test_what_was_read_of_a_stale_chat_answer_stays_in_the_conversation(pipeline: Pipeline) -> None:
+    video = pipeline.open(frames(8, 11))
+    stale = video.chat("What is this?", SamplingOptions(max_tokens=40))
+    pieces = iter(stale)
+    read = next(pieces) + next(pieces)
+    video.ask("Something else?", SHORT)
+    with pytest.raises(UsageError, match="another question was asked"):
+        next(pieces)
+    video.chat("And then?", SHORT).read()
+    written = pipeline.prompt.decode(key for key in pipeline._sequence if key >= 0)
+    assert f"assistant\n{read}\nuser\nAnd then?" in written
+
+
+def test_a_second_thread_is_refused_at_once_and_the_first_goes_on(pipeline: Pipeline, bundle: Path) -> None:
+    clip = frames(8, 12)
+    video = pipeline.open(clip)
+    inside, leave = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        inside.set()
+        assert leave.wait(30)
+        yield from ((i / 2, frame) for i, frame in enumerate(clip))
+
+    with ThreadPoolExecutor(1) as other:
+        opened = other.submit(pipeline.open, slow(), fps=2)
+        assert inside.wait(30)
+        begun = time.perf_counter()
+        for call in (lambda: video.ask("What?"), lambda: video.chat("What?"), lambda: pipeline.open(clip)):
+            with pytest.raises(UsageError, match="computing for another call"):
+                call()
+        assert time.perf_counter() - begun < 1
+        leave.set()
+        answer = opened.result(30).ask("What?", SHORT)
+    assert (answer.read(), answer._generation.ids) == fresh_answer(bundle, clip, "What?")
+
+
+def test_threads_that_share_a_pipeline_are_never_given_a_wrong_answer(pipeline: Pipeline) -> None:
+    videos = [pipeline.open(frames(8, seed)) for seed in (13, 14)]
+    expected = [video.ask("What?", SHORT).read() for video in videos]
+
+    def ask(i: int) -> str | None:
+        try:
+            return videos[i % 2].ask("What?", SHORT).read()
+        except UsageError:
+            return None
+
+    with ThreadPoolExecutor(2) as threads:
+        for i, text in enumerate(threads.map(ask, range(80))):
+            assert text in (None, expected[i % 2])
+
+
+def test_workers_of_one_pipeline_answer_in_threads_as_one_after_the_other(bundle: Path) -> None:
+    one = load(bundle, threads=1)
+    videos = [pipeline.open(frames(8, seed)) for seed, pipeline in ((15, one), (16, one.worker()))]
+    questions = ("What is this?", "Which way does it move?")
+
+    def ask(video: Video) -> list[tuple[str, list[int]]]:
+        return [(a.read(), a._generation.ids) for a in (video.ask(question, SHORT) for question in questions)]
+
+    expected = [ask(video) for video in videos]
+    assert expected[0] != expected[1]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(20):
+            assert list(threads.map(ask, videos)) == expected

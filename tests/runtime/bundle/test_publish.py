@@ -64,7 +64,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
 def test_the_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     import fcntl
 
-    with lock(tmp_path / "engines"):
+    with lock(tmp_path, "engines"):
         descriptor = os.open(tmp_path / "engines", os.O_RDONLY)
         with pytest.raises(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -80,3 +80,49 @@ def test_options_without_meaning_are_refused(options):
     with pytest.raises(UsageError) as caught:
         SamplingOptions(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_one_stop_string_is_one_stop():
+    assert SamplingOptions(stop="abc").stop == ("abc",)
+    assert SamplingOptions(stop=["a", "b"]).stop == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": "1"},
+        {"temperature": None},
+        {"temperature": True},
+        {"temperature": 10**400},
+        {"temperature": 10**5000},
+        {"temperature": 1j},
+        {"temperature": 1, "top_k": 2.5},
+        {"temperature": 1, "top_k": "3"},
+        {"temperature": 1, "top_p": float("nan")},
+        {"temperature": 1, "top_p": [0.5]},
+        {"repetition_penalty": float("inf")},
+        {"repetition_penalty": "1"},
+        {"seed": 1.0},
+        {"seed": "7"},
+        {"stop": 5},
+        {"stop": None},
+        {"stop": (1,)},
+        {"stop": ""},
+        {"stop": b"abc"},
+        {"stop": {"a": 1}},
+        {"max_tokens": 2.0},
+        {"max_tokens": None},
+        {"max_tokens": "9" * 10**6},
+        {"max_tokens": float("nan")},
+    ],
+)
+def test_options_of_a_wrong_type_are_refused_in_one_short_line(options):
+    with pytest.raises(UsageError, match="makes no sense") as caught:
+        SamplingOptions(**options)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 150
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = SamplingOptions(temperature=np.float32(0.5), top_k=np.int64(3), seed=np.uint8(1))
+    assert Sampler(options).next(LOGITS, []) in range(50)

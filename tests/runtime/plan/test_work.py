@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from storm_edge.export.checkpoint.shapes import Shapes, language_shapes, temporal_shapes, vision_shapes
+from storm_edge.export.checkpoint.shapes import TensorShapes, language_shapes, temporal_shapes, vision_shapes
 from storm_edge.runtime.answer import stages
 from storm_edge.runtime.config.presets import PRESETS, preset
 from storm_edge.runtime.llm import kv_cache
 from storm_edge.runtime.plan import memory, work
 
 
-def elements(shapes: Shapes, *parts: str) -> int:
+def elements(shapes: TensorShapes, *parts: str) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if not parts or name.startswith(parts))
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
-from storm_edge.runtime.bundle.engine import choose_engine
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, Result, evaluate, is_right, paired, scores, wilson

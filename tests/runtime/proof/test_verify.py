@@ -10,10 +10,11 @@ from onnx import numpy_helper
 
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.graph_file import save_model
-from storm_edge.runtime.bundle.engine import CheckResult, choose_engine, read_engine
+from storm_edge.runtime.bundle.engine import read_engine
 from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file, to_json
+from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import EngineError, ParityError
-from storm_edge.runtime.proof.verify import require, verify
+from storm_edge.runtime.proof.verify import verify
 
 Damage = Callable[[onnx.ModelProto], None]
 
@@ -100,21 +101,3 @@ def test_every_stage_of_storm_mini_agrees_with_pytorch(bundle: Path) -> None:
             assert r.value <= 1e-4
         if r.metric == "greedy tokens":
             assert r.value == 1.0
-
-
-@pytest.mark.parametrize(
-    ("name", "stage", "advice"),
-    [
-        ("cpu-int8-llm-fp32", "temporal", "storm calibrate --analyze --max-loss"),
-        ("h100-fp8-llm-bf16-simulated", "vision", "storm export --clips"),
-        ("cpu-fp32-llm-int4", "decoder", "take --llm-precision int8"),
-        ("cpu-int8-llm-int4", "decoder", "take --llm-precision int8"),
-        ("h100-fp8-simulated", "vision", "storm export --clips"),
-        ("h100-fp8-simulated", "decoder", "storm calibrate --llm"),
-        ("cpu-fp32", "vision", "build it again"),
-    ],
-)
-def test_a_failure_says_what_helps_in_that_precision(name: str, stage: str, advice: str) -> None:
-    bad = CheckResult(stage=stage, metric="cosine", value=0.5, limit=0.998, passed=False, clip="clip0")
-    with pytest.raises(ParityError, match=advice):
-        require([bad], name)

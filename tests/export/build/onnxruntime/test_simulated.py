@@ -13,8 +13,9 @@ from storm_edge.export.build.onnxruntime.simulated import build_simulated
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.runtime.answer.pipeline import load
-from storm_edge.runtime.bundle.engine import CheckResult, choose_engine, read_engine
+from storm_edge.runtime.bundle.engine import CheckResult, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import BuildError, TargetError, UsageError
 from storm_edge.runtime.machine.targets import target
 

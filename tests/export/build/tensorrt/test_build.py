@@ -21,8 +21,9 @@ from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.runtime.answer import stages as stages_module
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
-from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, choose_engine, read_engine
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import BuildError, EngineError, ParityError, TargetError, UsageError
 from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.machine.targets import target

@@ -17,7 +17,7 @@ from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_child import classify
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.runtime.bundle.engine import Shapes
+from storm_edge.runtime.bundle.engine import ProfileShapes
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import BuildError
 
@@ -160,6 +160,6 @@ def test_the_builders_words_are_told_apart(message: str, kind: str) -> None:
 def test_profiles_follow_the_bundle_and_the_options(bundle: Path) -> None:
     made = profiles(Bundle.open(bundle), BuildOptions(max_frames=30))
     # The last group of four is filled up, so 30 frames are 32.
-    assert made["temporal"]["tokens"] == Shapes(min=[1, 4, 16, 128], opt=[1, 32, 16, 128], max=[1, 32, 16, 128])
+    assert made["temporal"]["tokens"] == ProfileShapes(min=[1, 4, 16, 128], opt=[1, 32, 16, 128], max=[1, 32, 16, 128])
     assert made["vision"]["frames"].max == [16, 64, 64, 3]
     assert made["decoder"]["inputs_embeds"].max == [1, 256, 128]
