@@ -17,9 +17,10 @@ from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import LanguageModel
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
+from storm_edge.runtime.machine.packages import has_cuda
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.base import Session, beside
-from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession, has_cuda
+from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 VISION_BATCH = 8  # frames; more gain nothing on a CPU, and memory for activations grows with them
 Float32 = NDArray[np.float32]
