@@ -55,7 +55,8 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     """Build an engine from BUNDLE and verify it; a failing engine is not published."""
     from storm_edge.runtime.bundle.manifest import Bundle
     from storm_edge.runtime.errors import UsageError
-    from storm_edge.runtime.machine.targets import check_llm_precision, check_precision, target
+    from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
+    from storm_edge.runtime.machine.targets import target
 
     where = target(target_name)
     if not where.engine.startswith("tensorrt"):

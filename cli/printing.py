@@ -40,7 +40,7 @@ def answer(piece: str) -> None:
     """Print a piece of the model's answer as it is; on a terminal without control characters."""
     if sys.stdout.isatty():
         piece = "".join(_escaped(c) if _is_control(c) else c for c in piece)
-    click.echo(piece, nl=False)
+    click.echo(piece, nl=False, color=True)  # else escape sequences are left out in a pipe
 
 
 def _is_control(character: str) -> bool:

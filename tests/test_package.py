@@ -15,7 +15,7 @@ import pytest
 
 from storm_edge.demo.encode import encode_video
 from storm_edge.plugins.cpu_kernels import CpuKernels
-from storm_edge.runtime.machine.targets import support_matrix
+from storm_edge.runtime.machine.matrix import support_matrix
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("plugins", "runtime", "export", "calibration", "demo", "cli")

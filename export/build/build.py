@@ -8,7 +8,8 @@ from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.unread import refuse_unread
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.machine.targets import Target, check_llm_precision, check_precision
+from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
+from storm_edge.runtime.machine.targets import Target
 
 
 def build(

@@ -18,9 +18,10 @@ from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
+from storm_edge.runtime.machine.packages import has_cuda
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.base import Session
-from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession, has_cuda
+from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 VISION_BATCH = 8  # frames; more gain nothing on a CPU, and memory for activations grows with them
 Float32 = NDArray[np.float32]

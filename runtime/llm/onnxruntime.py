@@ -14,7 +14,8 @@ from storm_edge.runtime.errors import BundleError, EngineError, UsageError
 from storm_edge.runtime.llm.decoder import CHUNK, StepwiseDecoder
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache
-from storm_edge.runtime.sessions.onnxruntime import create_session, import_onnxruntime
+from storm_edge.runtime.machine.packages import import_onnxruntime
+from storm_edge.runtime.sessions.onnxruntime import create_session
 
 Float32Array = npt.NDArray[np.float32]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.native import OPERATORS, native_forms
-from storm_edge.runtime.machine.probe import Machine, installed_tensorrt, probe
+from storm_edge.runtime.machine.packages import import_onnxruntime, installed_tensorrt
+from storm_edge.runtime.machine.probe import Machine, probe
 from storm_edge.runtime.machine.targets import TARGETS
-from storm_edge.runtime.sessions.onnxruntime import import_onnxruntime
 
 _PACKAGES = (
     "storm-edge",

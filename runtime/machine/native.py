@@ -23,7 +23,7 @@ from storm_edge.plugins.cpu_kernels import CpuKernels
 from storm_edge.plugins.cuda_kernels import CudaKernels
 from storm_edge.plugins.libraries import build_command, find_library
 from storm_edge.plugins.selective_scan import op as selective_scan
-from storm_edge.runtime.sessions.onnxruntime import import_onnxruntime
+from storm_edge.runtime.machine.packages import import_onnxruntime
 
 OPERATORS = (selective_scan.NAME, causal_conv1d.NAME)
 TIME_LIMIT = 60.0  # seconds; importing TensorRT from a slow disk takes some

@@ -6,7 +6,6 @@ them. On a Jetson the GPU is known from the device tree where nvidia-smi is miss
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import subprocess
 from collections.abc import Callable
@@ -130,16 +129,6 @@ def library_version(files: list[str]) -> str | None:
     """TensorRT's version from the names of its libraries: libnvinfer.so.10.3.0 says more than libnvinfer.so.10."""
     versions = [m[1] for f in files if (m := re.fullmatch(r"libnvinfer\.so\.([\d.]+)", f))]
     return max(versions, key=lambda v: [int(x) for x in v.split(".")], default=None)
-
-
-def installed_tensorrt(api: str) -> str | None:
-    """The version of the Python package `api`, "tensorrt" or "tensorrt_rtx", whichever wheel or JetPack brought it."""
-    for name in (api, f"{api}_cu13", f"{api}_cu12"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def command_output(command: tuple[str, ...]) -> str | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Device
-from storm_edge.runtime.machine.targets import Target, require_capable, require_llm_capable
+from storm_edge.runtime.machine.precisions import require_capable, require_llm_capable
+from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.plan import memory
 from storm_edge.runtime.plan.times import efficiencies, floor_seconds
 from storm_edge.runtime.plan.work import Work, decode_work, kv_bytes, prefill_work, temporal_work, vision_work

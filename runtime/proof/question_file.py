@@ -29,12 +29,14 @@ def read_questions(folder: Path) -> Iterator[Item]:
     `choices` make it multiple choice; `answer` is then a choice's text, its letter or its index from 0.
     Raises UsageError naming file and line.
     """
-    files = sorted(folder.glob("*.jsonl"))
+    files = [path for path in _listed(folder) if path.suffix == ".jsonl"]
     if not files:
         raise UsageError(
             f"{folder} has no .jsonl file: put one beside the videos, an object with video, question, answer a line."
         )
     for path in files:
+        if not path.is_file():
+            raise UsageError(f"{path} is no file: put a text file of that name there, or take it out.")
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as e:
@@ -42,6 +44,14 @@ def read_questions(folder: Path) -> Iterator[Item]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _item(line, f"{path}, line {number}", folder, f"{path.name}:{number}")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; one that may not be read is not called empty."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as e:
+        raise UsageError(f"{folder} cannot be listed ({e.strerror}): check its name and its permissions.") from e
 
 
 def _item(line: str, where: str, folder: Path, default_id: str) -> Item:
@@ -72,9 +82,13 @@ def _item(line: str, where: str, folder: Path, default_id: str) -> Item:
 def _video(folder: Path, name: str, where: str) -> Path:
     """The video's path; a name without a suffix is any file of that name, as VideoMME's ids are."""
     path = folder / name
-    if path.is_file():
-        return path
-    if not path.suffix and len(others := sorted(path.parent.glob(f"{path.name}.*"))) == 1:
+    try:
+        if path.is_file():
+            return path
+        named = [] if path.suffix or not path.parent.is_dir() else _listed(path.parent)
+    except (OSError, ValueError) as e:  # a name too long for a file system, or with a NUL
+        raise UsageError(f"{where}: {path} is no name of a file ({e}): correct it.") from e
+    if len(others := [other for other in named if other.name.startswith(f"{path.name}.")]) == 1:
         return others[0]
     raise UsageError(f"{where}: there is no video {path}: put it there or correct its name.")
 

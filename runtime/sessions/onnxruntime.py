@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from pathlib import Path
 from typing import Any
 
 from storm_edge.plugins import libraries
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.machine.packages import FATAL, import_onnxruntime
 from storm_edge.runtime.sessions.base import Array, SupportsDLPack, host_array
-
-
-def import_onnxruntime() -> Any:
-    """The onnxruntime module; raises EngineError that names the extra to install."""
-    # From 1.32 on, importing it starts telemetry, which writes into the home and the temporary folder.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as e:
-        raise EngineError("ONNX Runtime is not installed: pip install 'storm-edge[cpu]'.") from e
-
-
-def has_cuda() -> bool:
-    """Whether the installed ONNX Runtime runs graphs in CUDA; raises EngineError where there is none."""
-    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def create_session(graph: Path, threads: int | None = None, *, literal: bool = False, cuda: bool = False) -> Any:
@@ -35,7 +19,7 @@ def create_session(graph: Path, threads: int | None = None, *, literal: bool = F
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = FATAL
     # Processors without VNNI add pairs of 8-bit products in 16 bits, which overflow: the cosine of storm-mini's vision
     # tower falls from 0.9996 to 0.996. This makes them take another kernel; those with VNNI ignore it.
     options.add_session_config_entry("session.x64quantprecision", "1")

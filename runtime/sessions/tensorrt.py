@@ -7,29 +7,17 @@ profile; outputs are copied on the device, so that the next run cannot change wh
 from __future__ import annotations
 
 import ctypes
-import importlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.machine.packages import import_tensorrt
 from storm_edge.runtime.sessions.base import Array, SupportsDLPack
 
 # TensorRT's names of types -> those of device arrays; CuPy has no bfloat16, its bits are kept as uint16.
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "uint16", "INT64": "int64", "INT32": "int32", "UINT8": "uint8"}
-
-
-def import_tensorrt(api: str) -> tuple[Any, Any]:
-    """The TensorRT module called `api` and CuPy; raises EngineError naming what to install."""
-    try:
-        return importlib.import_module(api), importlib.import_module("cupy")
-    except ImportError as e:
-        extra = "rtx" if api == "tensorrt_rtx" else "tensorrt"
-        raise EngineError(
-            f"{e.name} is not installed: pip install 'storm-edge[{extra}]'; on a Jetson TensorRT is JetPack's, seen"
-            " from a virtual environment made with --system-site-packages."
-        ) from e
 
 
 class TensorRTSession:

@@ -15,7 +15,8 @@ from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle.calibration import find_awq, find_calibration
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_name
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage
-from storm_edge.runtime.machine.targets import check_llm_precision, check_precision, target
+from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
+from storm_edge.runtime.machine.targets import target
 
 TARGET = "cpu"
 _BITS: dict[str, Bits] = {"int8": 8, "int4": 4}

@@ -15,7 +15,8 @@ from storm_edge.runtime.bundle.calibration import calibration_of
 from storm_edge.runtime.bundle.engine import SIMULATED, EngineRecord, engine_name
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import UsageError
-from storm_edge.runtime.machine.targets import Target, check_llm_precision, check_precision
+from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
+from storm_edge.runtime.machine.targets import Target
 
 
 def build_simulated(

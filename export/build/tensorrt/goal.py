@@ -11,8 +11,10 @@ from storm_edge.export.build.tensorrt.compile_job import Api
 from storm_edge.runtime.bundle.engine import engine_name
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import TargetError
-from storm_edge.runtime.machine.probe import Machine, installed_tensorrt
-from storm_edge.runtime.machine.targets import Target, check_llm_precision, check_precision, check_sms
+from storm_edge.runtime.machine.packages import installed_tensorrt
+from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision, check_sms
+from storm_edge.runtime.machine.probe import Machine
+from storm_edge.runtime.machine.targets import Target
 
 NEWEST = "10.16"  # prepared for where neither the machine nor the options say otherwise
 RTX_AS = "10.15"  # TensorRT for RTX has versions of its own; its parser knows what 10.15's does

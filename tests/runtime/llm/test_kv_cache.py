@@ -3,7 +3,7 @@ import pytest
 
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.kv_cache import STEP, KvCache
-from storm_edge.runtime.sessions.onnxruntime import has_cuda
+from storm_edge.runtime.machine.packages import has_cuda
 
 
 @pytest.fixture

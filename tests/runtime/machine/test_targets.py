@@ -4,16 +4,14 @@ import pytest
 
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine import targets
-from storm_edge.runtime.machine.targets import (
-    PRECISIONS,
-    TARGETS,
+from storm_edge.runtime.machine.matrix import support_matrix
+from storm_edge.runtime.machine.precisions import (
     check_llm_precision,
     check_precision,
     require_capable,
     require_llm_capable,
-    support_matrix,
-    target,
 )
+from storm_edge.runtime.machine.targets import PRECISIONS, TARGETS, target
 
 
 def refusal(call, *arguments) -> str:  # type: ignore[no-untyped-def]

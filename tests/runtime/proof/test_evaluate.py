@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, Result, evaluate, is_right, paired, scores, wilson
-from storm_edge.runtime.proof.question_file import read_questions
 from storm_edge.runtime.proof.result_log import ResultLog
 
 
@@ -90,54 +88,6 @@ def test_an_fp32_engine_does_not_diverge_from_pytorch(bundle: Path) -> None:
     assert divergence.kl < 1e-8
     assert divergence.agreeing == 1.0
     assert divergence.tokens > 10
-
-
-def _write(folder: Path, *rows: object) -> None:
-    (folder / "a.mp4").write_bytes(b"x")
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"video": "a.mp4", "question": "?", "choices": ["x", "y"], "answer": "y", "type": "t"},
-        {"videoID": "a", "question": "?", "options": ["A. x", "B. y"], "answer": "B", "task_type": "t"},
-        {"video": "a.mp4", "question": "?", "candidates": ["x", "y"], "answer": "y", "question_type": "t"},
-        {
-            "video_path": "a.mp4",
-            "question": "?",
-            "candidates": ["x", "y"],
-            "correct_choice": 1,
-            "question_category": "t",
-        },
-    ],
-    ids=["ours", "VideoMME", "MVBench and MLVU", "LongVideoBench"],
-)
-def test_the_benchmarks_forms_mean_the_same(tmp_path: Path, row: dict[str, object]) -> None:
-    _write(tmp_path, row)
-    (item,) = read_questions(tmp_path)
-    assert (item.video, item.answer, item.choices, item.type) == (str(tmp_path / "a.mp4"), "y", ("x", "y"), "t")
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"video": "a.mp4", "question": "?"}, "no answer"),
-        ({"video": "b.mp4", "question": "?", "answer": "x"}, "there is no video"),
-        ({"video": "a.mp4", "question": "?", "answer": "z", "choices": ["x", "y"]}, "none of the choices"),
-        ({"video": "a.mp4", "question": "?", "answer": "x", "choices": "xy"}, "no list"),
-        (["a.mp4"], "no JSON object"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path: Path, row: object, message: str) -> None:
-    _write(tmp_path, {"video": "a.mp4", "question": "?", "answer": "x"}, row)
-    with pytest.raises(UsageError, match=rf"questions.jsonl, line 2.*{message}"):
-        list(read_questions(tmp_path))
-
-
-def test_a_folder_without_questions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no \.jsonl file"):
-        list(read_questions(tmp_path))
 
 
 def test_a_paired_difference_counts_only_the_questions_that_tell_the_two_apart() -> None:

@@ -1,0 +1,51 @@
+"""The packages that run engines: importing them, and which are installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+from typing import Any
+
+from storm_edge.runtime.errors import EngineError
+
+FATAL = 4  # ONNX Runtime's severity of what it may log: every error is an exception too, whose text says the same
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module; raises EngineError that names the extra to install."""
+    # From 1.32 on, importing it starts telemetry, which writes into the home and the temporary folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        ort: Any = importlib.import_module("onnxruntime")
+    except ImportError as e:
+        raise EngineError("ONNX Runtime is not installed: pip install 'storm-edge[cpu]'.") from e
+    ort.set_default_logger_severity(FATAL)
+    return ort
+
+
+def has_cuda() -> bool:
+    """Whether the installed ONNX Runtime runs graphs in CUDA; raises EngineError where there is none."""
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
+
+
+def import_tensorrt(api: str) -> tuple[Any, Any]:
+    """The TensorRT module called `api` and CuPy; raises EngineError naming what to install."""
+    try:
+        return importlib.import_module(api), importlib.import_module("cupy")
+    except ImportError as e:
+        extra = "rtx" if api == "tensorrt_rtx" else "tensorrt"
+        raise EngineError(
+            f"{e.name} is not installed: pip install 'storm-edge[{extra}]'; on a Jetson TensorRT is JetPack's, seen"
+            " from a virtual environment made with --system-site-packages."
+        ) from e
+
+
+def installed_tensorrt(api: str) -> str | None:
+    """The version of the Python package `api`, "tensorrt" or "tensorrt_rtx", whichever wheel or JetPack brought it."""
+    for name in (api, f"{api}_cu13", f"{api}_cu12"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
