@@ -31,7 +31,8 @@ from storm_edge.runtime.bundle.publish import lock, publish_folder, publish_text
 from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
-from storm_edge.runtime.machine.probe import installed_tensorrt, probe
+from storm_edge.runtime.machine.packages import installed_tensorrt
+from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.machine.user_folders import cache_folder
 from storm_edge.runtime.proof.verify import memory_needed, require, verify, verify_prepared
