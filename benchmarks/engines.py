@@ -51,7 +51,7 @@ def report(name: str, bundle: Bundle, folder: Path) -> None:
         graphs, _ = prepare(bundle, "report", precision, llm_precision, version, chosen)
         for sm in SMS:
             job = CompileJob(
-                api="tensorrt_rtx",
+                package="tensorrt_rtx",
                 graph=str(bundle.path(graphs[stage])),
                 engine=str(folder / "out.engine"),
                 profiles=profiles(bundle, chosen)[stage],

@@ -129,7 +129,7 @@ def rtx(bundle: Bundle, folder: Path) -> None:
             cells = []
             for sm in (86, 89, 120):
                 job = CompileJob(
-                    api="tensorrt_rtx",
+                    package="tensorrt_rtx",
                     graph=str(bundle.path(graph)),
                     engine=str(folder / "engine"),
                     profiles=profiles(bundle, options)[stage],

@@ -57,9 +57,10 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     from storm_edge.runtime.errors import UsageError
     from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
     from storm_edge.runtime.machine.targets import target
+    from storm_edge.runtime.runners import RUNNERS
 
     where = target(target_name)
-    if not where.engine.startswith("tensorrt"):
+    if not RUNNERS[where.runner].compiles:
         _refuse(ctx, _TENSORRT_ONLY, f"is for TensorRT targets: leave it out for {where.name}")
     elif options["simulate"]:
         _refuse(ctx, _TENSORRT_ONLY, "is for what TensorRT compiles: leave it out with --simulate")
@@ -99,9 +100,13 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     if options["as_json"]:
         click.echo(json.dumps(record.model_dump(mode="json") | {"seconds": step.seconds}))
     elif record.state == "prepared":
-        version = f"TensorRT {record.versions['tensorrt']}" if record.api == "tensorrt" else "TensorRT for RTX"
+        runner = RUNNERS[where.runner]
+        version = f"{runner.words} {record.versions['tensorrt']}" if not runner.for_absent_gpus else runner.words
         there = device_command(opened, record.target, record.precision, record.llm_precision, chosen)
         say(ctx, f"{bundle}/engines/{record.name}: prepared for {version}, not compiled; on the device: `{there}`.")
+        checked = len(record.graphs) - len(record.unchecked)
+        why = "".join(f"; {stage}: {reason}" for stage, reason in record.unchecked.items())
+        say(ctx, f"{checked} of {len(record.graphs)} stages could be checked here{why}.")
     elif record.state == "compiled":
         sms = ", ".join(map(str, record.sms))
         hint = "the same command on a machine with such a GPU verifies a whole engine"

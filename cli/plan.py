@@ -118,6 +118,8 @@ def table(model: str, plan: Plan) -> list[str]:
 
 def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
     """Whether it fits, what would make it fit, and what to expect."""
+    from storm_edge.runtime.runners import RUNNERS
+
     peak = f"peak {plan.peak / 2**30:.1f} GiB"
     if plan.usable is None:
         lines = [f"{peak}; give --memory GB to compare it with a device"]
@@ -133,7 +135,7 @@ def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
         lines.append(f"expected{_pace(plan)}".replace(", ", " ", 1))
     else:
         lines.append("no times: the arithmetic rate of this target is not published as one figure")
-    if plan.fits and where.engine in ("tensorrt", "tensorrt-rtx"):
+    if plan.fits and RUNNERS[where.runner].compiles:
         lines.append(f"build with --max-frames {plan.options.frames} --max-length {plan.cache_length}")
     return lines
 

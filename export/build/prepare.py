@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import onnx
 
@@ -25,6 +24,7 @@ from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, FileSpec, Stage
 from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.errors import BuildError, TargetError
+from storm_edge.runtime.runners import RUNNERS
 
 LENGTH_AXIS = "length"
 # Kept out of int4: logits decide between tokens whose scores nearly tie.
@@ -54,18 +54,18 @@ def prepare(
     version: Version,
     options: BuildOptions,
     *,
-    llm_api: Literal["onnxruntime"] | None = None,
+    llm_runner: str = "tensorrt",
 ) -> tuple[dict[Stage, str], dict[str, FileSpec]]:
     """Prepare the graphs of `options.stages` for the engine `name`; returns their paths and the files that were made.
 
-    `version` is TensorRT's; TensorRT for RTX counts as (10, 15); `llm_api` runs the decoder in its stead. Raises
+    `version` is TensorRT's; TensorRT for RTX counts as (10, 15); `llm_runner` runs the decoder. Raises
     TargetError where it cannot run a stage, BuildError where int8 or fp8 lack a calibration.
     """
     calibration = calibration_of(bundle, precision, llm_precision, options.calibration)
     graphs: dict[Stage, str] = {}
     files: dict[str, FileSpec] = {}
     for stage in options.stages:
-        if stage == "decoder" and llm_api == "onnxruntime":
+        if stage == "decoder" and not RUNNERS[llm_runner].compiles:
             steps = onnxruntime_decoder_steps(bundle, calibration, options)
         elif stage == "decoder":
             steps = decoder_steps(bundle, llm_precision, version, calibration, options)

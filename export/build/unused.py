@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from storm_edge.runtime.bundle.door import open_folder
 from storm_edge.runtime.bundle.engine import PREPARED, engine_names, read_engine
@@ -18,20 +18,26 @@ def drop_unused_graphs(bundle: Bundle) -> None:
 
     Where the record of an engine cannot be read, everything stays.
     """
-    try:
-        used = {file for name in engine_names(bundle) for file in read_engine(bundle, name).files}
-    except StormError:
-        return
-    remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and f"graphs/{name}" not in used)
+    with suppress(StormError):
+        used = _used(bundle)
+        remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and name not in used)
 
 
 @contextmanager
 def removed_on_failure(bundle: Bundle) -> Iterator[None]:
-    """Delete the graphs that were prepared in the block where it fails; the caller holds the lock of the engines."""
+    """Delete what was prepared in the block and no engine names, where it fails; the caller holds the engines' lock."""
     with open_folder(bundle.root, "graphs") as at:
-        before = set(os.listdir(at))
+        kept = set(os.listdir(at))
     try:
         yield
     except BaseException:
-        remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and name not in before)
+        with suppress(StormError):
+            kept |= _used(bundle)
+        remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and name not in kept)
         raise
+
+
+def _used(bundle: Bundle) -> set[str]:
+    """The names in graphs/ that engines list; raises StormError where one cannot be read."""
+    files = (file for name in engine_names(bundle) for file in read_engine(bundle, name).files)
+    return {file.removeprefix("graphs/") for file in files}

@@ -10,18 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_edge.plugins.libraries import TENSORRT, build_command, find_library
-from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, file_sha256
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import Generator
-from storm_edge.runtime.llm.embedding import EmbeddingTable
-from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
-from storm_edge.runtime.llm.stepwise import StepwiseGenerator
-from storm_edge.runtime.machine.packages import has_cuda
-from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.runners import RUNNERS, function
 from storm_edge.runtime.sessions.base import Session
-from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 VISION_BATCH = 8  # frames; more gain nothing on a CPU, and memory for activations grows with them
 Float32 = NDArray[np.float32]
@@ -43,13 +37,9 @@ class Stages:
         if missing or record.state != "built":
             what = f"has no {' and no '.join(missing)}" if missing else f"is only {record.state}"
             raise EngineError(f"engine {record.name} {what}: `storm build {bundle.root} --target {record.target}`.")
-        embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
-        loaded = (
-            _load_tensorrt(bundle, record, embedding, threads)
-            if record.api
-            else _load_onnxruntime(bundle, record, embedding, threads)
-        )
-        return cls(*loaded, temporal_pool=bundle.config.reduction.temporal_pool)
+        vision, temporal = (_session(bundle, record, stage, threads) for stage in ("vision", "temporal"))
+        generator = function(RUNNERS[record.runners["decoder"]].generator)(bundle, record, threads)
+        return cls(vision, temporal, generator, temporal_pool=bundle.config.reduction.temporal_pool)
 
     def worker(self) -> Stages:
         """The same loaded graphs with a generator of its own sequence; raises EngineError."""
@@ -70,61 +60,9 @@ class Stages:
         return self.temporal_session.run(tokens=tokens[None])["visual_tokens"]
 
 
-def _load_onnxruntime(
-    bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None
-) -> tuple[Session, Session, Generator]:
-    path = {stage: engine_graph(bundle, record, stage) for stage in STAGES}
-    llm = bundle.config.llm
-    return (
-        OnnxRuntimeSession(path["vision"], threads, literal=record.simulated),
-        OnnxRuntimeSession(path["temporal"], threads, literal=record.simulated),
-        StepwiseGenerator(
-            OnnxRuntimeDecoder(path["decoder"], llm, embedding, max_length=llm.max_position_embeddings, threads=threads)
-        ),
-    )
-
-
-def _load_tensorrt(
-    bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None
-) -> tuple[Session, Session, Generator]:
-    from storm_edge.runtime.llm.tensorrt import TensorRTDecoder
-    from storm_edge.runtime.sessions.tensorrt import TensorRTSession
-
-    gpu = next(iter(probe().gpus), None)
-    if gpu and gpu.sm and record.sms and gpu.sm not in record.sms:
-        compiled = ", ".join(map(str, record.sms))
-        raise EngineError(
-            f"engine {record.name} was compiled for SM {compiled}, this machine has {gpu.name} (SM {gpu.sm}): build it"
-            " again here."
-        )
-    plugin = find_library(TENSORRT)
-    if record.plugin_sha256 and (plugin is None or file_sha256(plugin) != record.plugin_sha256):
-        here = f"this machine has another one, {plugin}" if plugin else f"this machine has none (`{build_command()}`)"
-        raise EngineError(
-            f"engine {record.name} was built with plugin {record.plugin_sha256[:12]}, {here}: build it again here."
-        )
-    plugins = [plugin] if plugin and record.plugin_sha256 else []
-
-    def session(stage: Stage) -> TensorRTSession:
-        assert record.api is not None
-        return TensorRTSession(bundle.located(record.graphs[stage]), record.api, record.versions["tensorrt"], plugins)
-
-    vision, temporal = session("vision"), session("temporal")
-    if record.llm_api == "onnxruntime":
-        return vision, temporal, load_onnxruntime_decoder(bundle, record, embedding, threads)
-    decoder = session("decoder")
-    capacity = decoder.largest("past_key_0")[2]
-    chunk = decoder.largest("inputs_embeds")[1]
-    model = TensorRTDecoder(decoder, bundle.config.llm, embedding, capacity, chunk)
-    return vision, temporal, StepwiseGenerator(model)
-
-
-def load_onnxruntime_decoder(
-    bundle: Bundle, record: EngineRecord, embedding: EmbeddingTable, threads: int | None = None
-) -> Generator:
-    """The decoder of an engine that leaves it to ONNX Runtime: in CUDA where that can, else on the CPU."""
-    llm = bundle.config.llm
-    length = record.max_length or llm.max_position_embeddings
-    graph = engine_graph(bundle, record, "decoder")
-    model = OnnxRuntimeDecoder(graph, llm, embedding, max_length=length, threads=threads, cuda=has_cuda())
-    return StepwiseGenerator(model)
+def _session(bundle: Bundle, record: EngineRecord, stage: Stage, threads: int | None) -> Session:
+    runner = RUNNERS[record.runners[stage]]
+    if not runner.session:
+        raise EngineError(f"{runner.words} runs language models alone, not {stage}: build {record.name} again.")
+    session: Session = function(runner.session)(bundle, record, stage, threads)
+    return session

@@ -21,9 +21,10 @@ from storm_edge.runtime.bundle.graphs import GraphRules, check_graph
 from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, read_record, said
 from storm_edge.runtime.errors import EngineError, UsageError
+from storm_edge.runtime.runners import RUNNERS, RunnerName
 
 ENGINE_JSON = "engine.json"
-ENGINE_SCHEMA = 1
+ENGINE_SCHEMA = 2
 SIMULATED = "-simulated"  # ends the name of an engine that stands in for another
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _RECORD_BYTES = 4 << 20
@@ -60,7 +61,8 @@ class ProfileShapes(BaseModel):
 
 
 class EngineRecord(BaseModel):
-    """What engine.json says. `graphs` maps a stage to the file in the bundle that is run for it.
+    """What engine.json says. `graphs` maps a stage to the file in the bundle that is run for it,
+    `runners` to what runs it.
 
     `state`: "prepared" graphs are not compiled; "compiled" ones are for GPUs that were not there, and nothing has run
     them; "built" ones were verified where they run.
@@ -76,16 +78,16 @@ class EngineRecord(BaseModel):
     state: Literal["prepared", "compiled", "built"]
     bundle_sha256: str
     graphs: dict[Stage, str]
+    runners: dict[Stage, RunnerName]
     files: dict[str, FileSpec]
     versions: dict[str, str]
     created: str
     verified: bool
     verification: list[CheckResult]
+    unchecked: dict[Stage, str] = {}  # of prepared graphs: those that could not be run where they were made, and why
     calibration: str = ""  # of int8 and fp8: the name and hash of the ranges and layers
     simulated: bool = False  # ONNX Runtime runs the quantized graphs of another engine as they are written
-    # Of TensorRT engines: the package that runs them, what they were compiled of and for, and what that took.
-    api: Literal["tensorrt", "tensorrt_rtx"] | None = None
-    llm_api: Literal["onnxruntime"] | None = None  # what runs the language model where it is not `api`
+    # Of engines that were compiled: what of and for, and what that took.
     sms: list[int] = []
     max_length: int | None = None  # tokens of the KV cache, where fewer than the model's
     key: str = ""
@@ -130,7 +132,9 @@ def read_engine(bundle: Bundle, name: str) -> EngineRecord:
     foreign += [f for f in record.graphs.values() if f not in record.files and f not in bundle.manifest.files]
     if foreign:
         raise EngineError(f"{path} names {foreign[0][:120]!r}, which is none of its own files: {again}.")
-    if record.api and "tensorrt" not in record.versions:
+    if set(record.runners) != set(record.graphs):
+        raise EngineError(f"{path} does not say what runs each of its stages: {again}.")
+    if any(RUNNERS[r].compiles for r in record.runners.values()) and "tensorrt" not in record.versions:
         raise EngineError(f"{path} does not say which TensorRT built it: {again}.")
     for file, spec in record.files.items():
         try:

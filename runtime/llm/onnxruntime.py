@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import BundleError, EngineError, UsageError
+from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.decoder import CHUNK, StepwiseDecoder
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache
-from storm_edge.runtime.machine.packages import import_onnxruntime
+from storm_edge.runtime.llm.stepwise import StepwiseGenerator
+from storm_edge.runtime.machine.packages import has_cuda, import_onnxruntime
 from storm_edge.runtime.sessions.onnxruntime import create_session
 
 Float32Array = npt.NDArray[np.float32]
@@ -96,6 +100,25 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
                 " use fewer frames, or check the bundle with storm verify."
             ) from e
         return logits.reshape(-1)
+
+
+def open_generator(bundle: Bundle, record: EngineRecord, threads: int | None, *, cuda: bool = False) -> Generator:
+    """The language model of an engine on a CPU, or with `cuda` on the first GPU; raises EngineError, BundleError."""
+    llm = bundle.config.llm
+    model = OnnxRuntimeDecoder(
+        engine_graph(bundle, record, "decoder"),
+        llm,
+        EmbeddingTable.open(bundle.file(bundle.manifest.embedding)),
+        max_length=record.max_length or llm.max_position_embeddings,
+        threads=threads,
+        cuda=cuda,
+    )
+    return StepwiseGenerator(model)
+
+
+def open_generator_in_cuda(bundle: Bundle, record: EngineRecord, threads: int | None) -> Generator:
+    """The language model in CUDA where the installed ONNX Runtime has it, else on the CPU; raises as the above."""
+    return open_generator(bundle, record, threads, cuda=has_cuda())
 
 
 def _check_inputs(path: Path, config: LanguageConfig, found: dict[str, tuple[str, list[object]]]) -> Any:

@@ -7,12 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.errors import EngineError
-from storm_edge.runtime.llm.base import Float32Array, LanguageModel
+from storm_edge.runtime.llm.base import Float32Array, Generator, LanguageModel
 from storm_edge.runtime.llm.decoder import StepwiseDecoder
 from storm_edge.runtime.llm.embedding import EmbeddingTable
-from storm_edge.runtime.sessions.tensorrt import TensorRTSession
+from storm_edge.runtime.llm.stepwise import StepwiseGenerator
+from storm_edge.runtime.sessions.tensorrt import TensorRTSession, open_session
+
+
+def open_generator(bundle: Bundle, record: EngineRecord, threads: int | None) -> Generator:
+    """The language model of an engine; raises as `open_session`."""
+    session = open_session(bundle, record, "decoder", threads)
+    embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
+    capacity, chunk = session.largest("past_key_0")[2], session.largest("inputs_embeds")[1]
+    return StepwiseGenerator(TensorRTDecoder(session, bundle.config.llm, embedding, capacity, chunk))
 
 
 class TensorRTDecoder(StepwiseDecoder):

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from storm_edge.runtime.machine.targets import PRECISIONS, TARGETS, EngineKind
-
-_ENGINE_WORDS: dict[EngineKind, str] = {
-    "onnxruntime-cpu": "ONNX Runtime",
-    "onnxruntime-cuda": "ONNX Runtime CUDA",
-    "tensorrt-rtx": "TensorRT for RTX",
-    "tensorrt": "TensorRT",
-}
+from storm_edge.runtime.machine.targets import PRECISIONS, TARGETS
+from storm_edge.runtime.runners import RUNNERS
 
 
 def support_matrix() -> str:
@@ -18,11 +12,11 @@ def support_matrix() -> str:
     lines.append("|---" * (4 + len(PRECISIONS)) + "|")
     for t in TARGETS.values():
         rows = (
-            ("vision, temporal", (t.engine,), t.precisions, t.status),
-            ("language model", t.llm_engines, t.llm_precisions, t.llm_status),
+            ("vision, temporal", (t.runner,), t.precisions, t.status),
+            ("language model", t.llm_runners, t.llm_precisions, t.llm_status),
         )
-        for part, engines, can, status in rows:
-            words = ", ".join(_ENGINE_WORDS[e] for e in engines)
+        for part, runners, can, status in rows:
+            words = ", ".join(RUNNERS[name].words for name in runners)
             cells = " | ".join(status.get(p, "not yet") if p in can else "-" for p in PRECISIONS)
             lines.append(f"| {t.name} | {t.hardware} | {part} | {words} | {cells} |")
     return "\n".join(lines)

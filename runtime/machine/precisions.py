@@ -5,6 +5,7 @@ from __future__ import annotations
 from storm_edge.runtime.errors import StormError, TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Release
 from storm_edge.runtime.machine.targets import FIRST_FP8_SM, PRECISIONS, TARGETS, Target
+from storm_edge.runtime.runners import RUNNERS
 
 
 def check_precision(where: Target, precision: str | None, sm: int | None = None) -> str:
@@ -34,7 +35,7 @@ def check_llm_precision(
 
 def check_sms(where: Target, sms: tuple[int, ...]) -> None:
     """Raise TargetError where `where` is not compiled for other GPUs than the one present, or not for these."""
-    if sms and where.engine != "tensorrt-rtx":
+    if sms and not RUNNERS[where.runner].for_absent_gpus:
         raise TargetError(
             f"only TensorRT for RTX (target rtx) compiles for a GPU that is not there: leave --sm out, {where.name} is"
             f" {f'always SM {where.sm}' if where.sm else 'none of its targets'}."
@@ -94,9 +95,9 @@ def _reason(where: Target, precision: str, sm: int | None, *, llm: bool = False)
         return f"there is no precision {precision!r}"
     if _lacks_fp8(precision, sm):
         return f"{chip} has no FP8 units, they start at SM {FIRST_FP8_SM}"
-    if precision == "fp8" and where.engine == "onnxruntime-cpu":
+    if precision == "fp8" and RUNNERS[where.runner].device == "cpu":
         return "no CPU has FP8 units"
-    if precision in ("fp16", "bf16") and where.engine == "onnxruntime-cpu":
+    if precision in ("fp16", "bf16") and RUNNERS[where.runner].device == "cpu":
         return f"ONNX Runtime multiplies no {precision} matrices on a CPU"
     if precision == "fp32":
         return f"fp32 is for the CPU; {where.hardware} has no fused fp32 attention"

@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.machine.hardware import DEVICES, RELEASES, Device, Release
@@ -37,7 +36,6 @@ LLM_BUILDS: dict[str, dict[str, str]] = {
     "thor": {"bf16": "written", "int4": "written", "fp8": "written"},
 }
 
-EngineKind = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt-rtx", "tensorrt"]
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
 FIRST_FP8_SM = 89
 
@@ -47,14 +45,15 @@ class Target:
     """One kind of machine, and what its hardware and engines can do.
 
     `sms` are the compute capabilities x 10 that an engine can be built for (none: any, or no GPU). `precisions` are the
-    vision tower's and temporal encoder's, `llm_precisions` the language model's. `devices` go from small to large,
+    vision tower's and temporal encoder's, `llm_precisions` the language model's; `runner` runs the former, one of
+    `llm_runners` the latter. `devices` go from small to large,
     `releases` from old to new. `integrated`: processor and GPU share one memory.
     """
 
     name: str
     hardware: str
-    engine: EngineKind
-    llm_engines: tuple[EngineKind, ...]
+    runner: str
+    llm_runners: tuple[str, ...]
     precisions: tuple[str, ...]
     llm_precisions: tuple[str, ...]
     sms: tuple[int, ...] = ()
@@ -76,9 +75,9 @@ class Target:
         return RELEASES.get(self.name, ())
 
     @property
-    def engines(self) -> tuple[EngineKind, ...]:
-        """Every engine kind that a build for this target may need."""
-        return tuple(dict.fromkeys((self.engine, *self.llm_engines)))
+    def runners(self) -> tuple[str, ...]:
+        """Every runner that an engine for this target may need."""
+        return tuple(dict.fromkeys((self.runner, *self.llm_runners)))
 
     @property
     def status(self) -> dict[str, str]:

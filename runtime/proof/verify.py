@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_edge.runtime.answer.stages import Stages, load_onnxruntime_decoder
-from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, engine_graph
-from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.answer.stages import Stages
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.reference import Clip, read_clip
-from storm_edge.runtime.errors import EngineError, ParityError
+from storm_edge.runtime.errors import ParityError
 from storm_edge.runtime.llm.base import Generator
-from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.proof.advice import advise
 from storm_edge.runtime.proof.figures import difference
 from storm_edge.runtime.sessions.base import to_host
-from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 
 @dataclass(frozen=True)
@@ -87,45 +85,6 @@ def verify(
         results.extend(_check_clip(stages, label, clip, record))
         if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
             results.extend(_check_chain(stages, label, clip, record))
-    return results
-
-
-def verify_prepared(bundle: Bundle, record: EngineRecord, *, threads: int | None = None) -> list[CheckResult]:
-    """Run what ONNX Runtime can of a prepared engine's graphs and compare it with the reference, never with each other.
-
-    It has fp16 kernels on a CPU but no bf16 ones, and without function bodies it needs the native operators; a stage it
-    cannot load gives no rows. Of the decoder that is one made for ONNX Runtime.
-    """
-    results: list[CheckResult] = []
-    named: tuple[tuple[Stage, str, str], ...] = (
-        ("vision", "frames", "tokens"),
-        ("temporal", "tokens", "visual_tokens"),
-    )
-    for stage, given, expected in named:
-        if stage not in record.graphs or record.precision not in _NUMPY:
-            continue
-        try:
-            path = engine_graph(bundle, record, stage)
-            session = OnnxRuntimeSession(path, threads, literal=record.precision in ("int8", "fp8"))
-        except EngineError:
-            continue
-        for name in bundle.manifest.clips:
-            clip = read_clip(bundle, name)
-            label = label_of(name)
-            source = clip[given] if stage == "vision" else clip[given][None].astype(_NUMPY[record.precision])
-            ours = session.run(**{given: source})[expected]
-            results.extend(compare(label, stage, ours, clip[expected], LIMITS[record.precision]))
-    if record.llm_api == "onnxruntime" and "decoder" in record.graphs:
-        embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
-        try:
-            llm = load_onnxruntime_decoder(bundle, record, embedding, threads)
-        except EngineError:
-            return results
-        for name in bundle.manifest.clips:
-            clip = read_clip(bundle, name)
-            label = label_of(name)
-            limits = LLM_LIMITS[record.llm_precision]
-            results.extend(check_decoder(llm, label, "decoder", clip, clip["visual_tokens"], limits))
     return results
 
 
@@ -210,6 +169,3 @@ def compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], lim
 def label_of(name: str) -> str:
     """What a reference clip's file is called in results."""
     return name.removeprefix("reference/").removesuffix(".safetensors")
-
-
-_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.float16, "fp8": np.float16}  # of a prepared graph's inputs

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from storm_edge.plugins import libraries
+from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import FATAL, import_onnxruntime
 from storm_edge.runtime.sessions.base import Array, SupportsDLPack, host_array
@@ -51,6 +53,11 @@ def register_operators(options: Any) -> Path | None:
                 f" `{libraries.build_command()}` again, or set STORM_PLUGIN_PATH to nothing to run without them."
             ) from e
     return library
+
+
+def open_session(bundle: Bundle, record: EngineRecord, stage: Stage, threads: int | None) -> OnnxRuntimeSession:
+    """A stage of an engine; raises EngineError, BundleError."""
+    return OnnxRuntimeSession(engine_graph(bundle, record, stage), threads, literal=record.simulated)
 
 
 class OnnxRuntimeSession:

@@ -12,12 +12,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from storm_edge.plugins.libraries import TENSORRT, build_command, find_library
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle, Stage, file_sha256
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import import_tensorrt
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.runners import RUNNERS
 from storm_edge.runtime.sessions.base import Array, SupportsDLPack
 
 # TensorRT's names of types -> those of device arrays; CuPy has no bfloat16, its bits are kept as uint16.
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "uint16", "INT64": "int64", "INT32": "int32", "UINT8": "uint8"}
+
+
+def open_session(bundle: Bundle, record: EngineRecord, stage: Stage, threads: int | None) -> TensorRTSession:
+    """A stage of an engine; raises EngineError where it was compiled for another GPU, or with another plugin."""
+    gpu = next(iter(probe().gpus), None)
+    if gpu and gpu.sm and record.sms and gpu.sm not in record.sms:
+        compiled = ", ".join(map(str, record.sms))
+        raise EngineError(
+            f"engine {record.name} was compiled for SM {compiled}, this machine has {gpu.name} (SM {gpu.sm}): build it"
+            " again here."
+        )
+    plugin = find_library(TENSORRT)
+    if record.plugin_sha256 and (plugin is None or file_sha256(plugin) != record.plugin_sha256):
+        here = f"this machine has another one, {plugin}" if plugin else f"this machine has none (`{build_command()}`)"
+        raise EngineError(
+            f"engine {record.name} was built with plugin {record.plugin_sha256[:12]}, {here}: build it again here."
+        )
+    plugins = [plugin] if plugin and record.plugin_sha256 else []
+    package = RUNNERS[record.runners[stage]].package
+    return TensorRTSession(bundle.located(record.graphs[stage]), package, record.versions["tensorrt"], plugins)
 
 
 class TensorRTSession:

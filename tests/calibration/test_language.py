@@ -130,7 +130,7 @@ def test_tensorrt_for_rtx_compiles_it(sm: int, observed: Bundle, copy_of: Copy, 
     options = replace(FP8, stages=("decoder",))
     graphs, _ = prepare(opened, "rtx", "fp16", "fp8", (10, 15), options)
     job = CompileJob(
-        api="tensorrt_rtx",
+        package="tensorrt_rtx",
         graph=str(opened.path(graphs["decoder"])),
         engine=str(tmp_path / "out.engine"),
         profiles=profiles(opened, options)["decoder"],

@@ -111,6 +111,6 @@ def test_preparing_for_jetpack_62_prepares_the_whole_model(bundle: Path, copy_of
     done = build(*arguments, "--prepare-only", "--json")
     assert done.exit_code == 0, done.exception
     record = json.loads(done.stdout)
-    assert (record["name"], record["llm_api"]) == ("orin-fp16-llm-int4", "onnxruntime")
+    assert (record["name"], record["runners"]["decoder"]) == ("orin-fp16-llm-int4", "onnxruntime-cuda")
     assert set(record["graphs"]) == {"vision", "temporal", "decoder"}
     assert "decoder" in {row["stage"] for row in record["verification"]}

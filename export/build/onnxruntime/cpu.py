@@ -7,8 +7,10 @@ from collections.abc import Callable
 import onnx
 
 from storm_edge.export.build.onnxruntime.publish import publish_onnxruntime
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import INT4_KEPT, quantize_step, smoothquant_steps
 from storm_edge.export.build.prepared import Step
+from storm_edge.export.build.unread import refuse_unread
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.nbits_weights import Bits, nbits_weights
 from storm_edge.export.passes.widen import widen
@@ -16,11 +18,30 @@ from storm_edge.runtime.bundle.calibration import find_awq, find_calibration
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_name
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage
 from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
-from storm_edge.runtime.machine.targets import target
+from storm_edge.runtime.machine.targets import Target, target
 
 TARGET = "cpu"
 _BITS: dict[str, Bits] = {"int8": 8, "int4": 4}
 _INT8_BLOCK = 128
+
+
+def build_for(
+    bundle: Bundle, where: Target, options: BuildOptions, progress: Callable[[str], None] = lambda _: None
+) -> EngineRecord:
+    """`build_cpu` by the options of a build; raises UsageError for those that this engine would not read."""
+    precision = check_precision(where, options.precision)
+    llm_precision = check_llm_precision(where, options.llm_precision)
+    refuse_unread(bundle, precision, llm_precision, options)
+    return build_cpu(
+        bundle,
+        precision,
+        llm_precision,
+        calibration=options.calibration,
+        int4_block=options.int4_block,
+        allow_mismatch=options.allow_mismatch,
+        threads=options.threads,
+        progress=progress,
+    )
 
 
 def build_cpu(

@@ -53,6 +53,7 @@ def publish_onnxruntime(
             simulated=simulated,
             bundle_sha256=bundle.sha256,
             graphs=graphs,
+            runners=dict.fromkeys(graphs, "onnxruntime-cpu"),
             files=files,
             versions={p: importlib.metadata.version(p) for p in ("storm-edge", "onnxruntime")},
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

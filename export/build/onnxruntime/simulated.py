@@ -17,6 +17,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
 from storm_edge.runtime.machine.targets import Target
+from storm_edge.runtime.runners import RUNNERS
 
 
 def build_simulated(
@@ -27,7 +28,7 @@ def build_simulated(
     Raises UsageError for a target that needs no simulation, TargetError for what it cannot do, BuildError where a
     calibration is missing, ParityError where the engine fails verification and not `options.allow_mismatch`.
     """
-    if not where.engine.startswith("tensorrt"):
+    if not RUNNERS[where.runner].compiles:
         raise UsageError(f"--simulate stands in for TensorRT: build {where.name} without it, here or where it is.")
     precision = check_precision(where, options.precision)
     llm_precision = check_llm_precision(where, options.llm_precision)

@@ -31,11 +31,12 @@ from storm_edge.runtime.bundle.publish import lock, publish_folder, publish_text
 from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
-from storm_edge.runtime.machine.packages import installed_tensorrt
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.machine.user_folders import cache_folder
-from storm_edge.runtime.proof.verify import memory_needed, require, verify, verify_prepared
+from storm_edge.runtime.proof.prepared import verify_prepared
+from storm_edge.runtime.proof.verify import memory_needed, require, verify
+from storm_edge.runtime.runners import RUNNERS
 
 Progress = Callable[[str], None]
 
@@ -60,7 +61,7 @@ def build_tensorrt(
             here = "compile here for another machine's GPU with --sm 86,89,120 for instance, or "
             raise TargetError(
                 f"prepared {goal.name}, but this machine is no {where.name}:"
-                f" {here if goal.api == 'tensorrt_rtx' else ''}copy {bundle.root} to one and run"
+                f" {'' if goal.timed else here}copy {bundle.root} to one and run"
                 f" `{_device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
             )
         record = _compile(bundle, record, goal, options, progress)
@@ -76,7 +77,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     calibration = f"{found_calibration.name} {found_calibration.sha256}" if found_calibration else ""
     # A release may prepare otherwise than the one before; a device cannot ask the passes, which need onnx.
     release = importlib.metadata.version("storm-edge")
-    made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_api, calibration]
+    made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_runner, calibration]
     made_of += [abilities(goal.parsed_version), options.stages, options.max_frames, options.max_length]
     made_of.append([options.min_shapes, options.opt_shapes, options.max_shapes])
     key = _hash([*made_of, options.int4_block])
@@ -97,7 +98,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         ) from e
 
     graphs, files = prepare(
-        bundle, goal.name, goal.precision, goal.llm_precision, goal.parsed_version, options, llm_api=goal.llm_api
+        bundle, goal.name, goal.precision, goal.llm_precision, goal.parsed_version, options, llm_runner=goal.llm_runner
     )
     record = EngineRecord(
         name=goal.name,
@@ -107,6 +108,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         state="prepared",
         bundle_sha256=bundle.sha256,
         graphs=graphs,
+        runners={stage: goal.llm_runner if stage == "decoder" else goal.runner for stage in graphs},
         files=files,
         versions={"storm-edge": release, "tensorrt": goal.version},
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -114,17 +116,15 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         verification=[],
         calibration=calibration,
         key=key,
-        api=goal.api,
-        llm_api=goal.llm_api,
         max_length=options.max_length,
         profiles=shapes,
     )
     progress("verify the prepared graphs in ONNX Runtime")
     with memory_limit(memory_needed(bundle)):
-        results = verify_prepared(bundle, record, threads=options.threads)
+        checks = verify_prepared(bundle, record, threads=options.threads)
     if not options.allow_mismatch:
-        require(results, bundle, record)
-    record = record.model_copy(update={"verification": results})
+        require(checks.results, bundle, record)
+    record = record.model_copy(update={"verification": checks.results, "unchecked": checks.unchecked})
     before = _existing(bundle, record.name)
     if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
         return record  # an engine stays until the one that replaces it is compiled
@@ -138,10 +138,10 @@ def _compile(
     bundle: Bundle, prepared: EngineRecord, goal: Goal, options: BuildOptions, progress: Progress
 ) -> EngineRecord:
     """Compile what is not compiled yet, and verify it if its GPU is here."""
-    installed = require_installed(goal.api)
+    installed = require_installed(goal.runner)
     plugin = find_library(TENSORRT)
     # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
-    gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.api == "tensorrt" else []
+    gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.timed else []
     key = _hash([prepared.key, installed, _sha256(plugin), gpus, options.workspace_gib])
     found = _existing(bundle, prepared.name)
     # An engine of somebody else is not taken for what would be built here, whatever its record says.
@@ -155,7 +155,7 @@ def _compile(
         return _verify_compiled(bundle, found, options, progress)
     with publish_folder(bundle.root, f"engines/{prepared.name}") as folder:
         staged = folder.relative_to(bundle.root.absolute()).as_posix()
-        by_tensorrt = [stage for stage in prepared.graphs if stage != "decoder" or prepared.llm_api is None]
+        by_tensorrt = [stage for stage in prepared.graphs if RUNNERS[prepared.runners[stage]].compiles]
         seconds: dict[Stage, float] = {}
         peak, version = 0, installed
         for stage in by_tensorrt:
@@ -215,7 +215,7 @@ def _job(
     options: BuildOptions,
 ) -> CompileJob:
     return CompileJob(
-        api=goal.api,
+        package=RUNNERS[goal.runner].package,
         graph=str(engine_graph(bundle, record, stage)),
         engine=str(folder / f"{stage}.engine"),
         profiles=record.profiles[stage],
@@ -230,7 +230,7 @@ def _job(
 def _timing_cache(goal: Goal) -> Path:
     """The user's own timings of this TensorRT on this GPU: those that came with a bundle would be deserialized."""
     gpu = goal.machine.gpus[0]
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{goal.api} {installed_tensorrt(goal.api)} {gpu.name} {gpu.sm}")
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{goal.runner} {require_installed(goal.runner)} {gpu.name} {gpu.sm}")
     return cache_folder() / "timing" / f"{words}.cache"
 
 
@@ -239,7 +239,7 @@ def _device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
 
 
 def _for_version(goal: Goal) -> str:
-    return f" --tensorrt {goal.version}" if goal.api == "tensorrt" else ""
+    return f" --tensorrt {goal.version}" if goal.timed else ""
 
 
 def _hash(made_of: list[object]) -> str:

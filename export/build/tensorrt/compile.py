@@ -67,7 +67,7 @@ def compile_graph(job: CompileJob, progress: Callable[[str], None] = lambda _: N
     if result.failure:
         Path(job.engine).unlink(missing_ok=True)
         raise BuildError(
-            f"{job.api} cannot compile {name} ({result.failure}: {result.message}): {ADVICE[result.failure]}."
+            f"{job.package} cannot compile {name} ({result.failure}: {result.message}): {ADVICE[result.failure]}."
         )
     return result
 
@@ -84,7 +84,7 @@ def _of_dead_child(code: int, errors: str) -> CompileResult:
 def _environment(job: CompileJob, folder: Path) -> dict[str, str]:
     """TensorRT for RTX opens libtensorrt_rtx.so when plugins are used, and its wheel has only libtensorrt_rtx.so.1."""
     environment = dict(os.environ)
-    if job.api == "tensorrt_rtx" and job.plugins:
+    if job.package == "tensorrt_rtx" and job.plugins:
         spec = importlib.util.find_spec("tensorrt_rtx_libs")
         for place in (spec.submodule_search_locations or []) if spec else []:
             library = Path(place) / "libtensorrt_rtx.so.1"

@@ -51,7 +51,7 @@ class CompileError(Exception):
 def compile_engine(job: CompileJob) -> CompileResult:
     """Compile and write the engine; raises CompileError."""
     try:
-        trt: Any = importlib.import_module(job.api)
+        trt: Any = importlib.import_module(job.package)
     except ImportError as e:
         raise CompileError("missing package", str(e)) from e
     logger = _make_logger(trt)

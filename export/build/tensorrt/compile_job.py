@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from storm_edge.runtime.bundle.engine import ProfileShapes
 
-Api = Literal["tensorrt", "tensorrt_rtx"]
 Failure = Literal["memory", "plugin", "tactic", "type", "unused input", "parse", "build", "missing package"]
 
 
@@ -17,7 +16,7 @@ class CompileJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    api: Api
+    package: str  # the TensorRT to import
     graph: str
     engine: str
     profiles: dict[str, ProfileShapes]

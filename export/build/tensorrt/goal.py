@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Literal
 
 from storm_edge.export.build.options import FIRST_DECODER, OLDEST, BuildOptions, Version, parse_version
-from storm_edge.export.build.tensorrt.compile_job import Api
 from storm_edge.runtime.bundle.engine import engine_name
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import TargetError
@@ -15,6 +13,7 @@ from storm_edge.runtime.machine.packages import installed_tensorrt
 from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision, check_sms
 from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.machine.targets import Target
+from storm_edge.runtime.runners import RUNNERS
 
 NEWEST = "10.16"  # prepared for where neither the machine nor the options say otherwise
 RTX_AS = "10.15"  # TensorRT for RTX has versions of its own; its parser knows what 10.15's does
@@ -29,14 +28,21 @@ class Goal:
     precision: str
     llm_precision: str
     version: str
-    api: Api
-    llm_api: Literal["onnxruntime"] | None
+    runner: str
+    llm_runner: str
     sms: tuple[int, ...]
 
     @property
     def name(self) -> str:
         """The engine's folder."""
         return engine_name(self.where.name, self.precision, self.llm_precision)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the builder times kernels on the GPU it builds on, so that engines, caches and versions are its own;
+        TensorRT for RTX compiles for a compute capability.
+        """
+        return not RUNNERS[self.runner].for_absent_gpus
 
     @property
     def parsed_version(self) -> Version:
@@ -55,12 +61,12 @@ def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
     present = machine.gpus[0].sm if where.name in machine.targets else None
     sms = options.sms or ((present,) if present else ())
     precision = check_precision(where, options.precision, min(sms, default=None))
-    api: Api = "tensorrt_rtx" if where.engine == "tensorrt-rtx" else "tensorrt"
+    versioned = not RUNNERS[where.runner].for_absent_gpus  # TensorRT for RTX has versions of its own
     version = RTX_AS
-    if api == "tensorrt_rtx" and options.tensorrt:
+    if not versioned and options.tensorrt:
         raise TargetError("TensorRT for RTX has versions of its own: leave --tensorrt out for target rtx.")
-    if api == "tensorrt":
-        version = options.tensorrt or (installed_tensorrt(api) if present else None) or NEWEST
+    if versioned:
+        version = options.tensorrt or (installed_tensorrt(RUNNERS[where.runner].package) if present else None) or NEWEST
         if parse_version(version) < OLDEST:
             newer = f"{where.releases[0].name} or newer brings one" if where.integrated else "--tensorrt 10.3 or newer"
             raise TargetError(f"TensorRT {version} is older than 10.3, the first that these graphs build on: {newer}.")
@@ -74,21 +80,19 @@ def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
         precision=precision,
         llm_precision=check_llm_precision(where, options.llm_precision, release, min(sms, default=None)),
         version=version,
-        api=api,
-        llm_api="onnxruntime" if release else None,
+        runner=where.runner,
+        llm_runner=where.llm_runners[-1] if release else where.llm_runners[0],
         sms=sms,
     )
 
 
-def require_installed(api: Api) -> str:
-    """The version of the installed TensorRT; raises TargetError where there is none."""
-    version = installed_tensorrt(api)
+def require_installed(runner: str) -> str:
+    """The version of a runner's installed TensorRT; raises TargetError where there is none."""
+    package, extra = RUNNERS[runner].package, RUNNERS[runner].extra
+    version = installed_tensorrt(package)
     if version is None:
-        how = {
-            "tensorrt": "JetPack brings it (see docs/jetson.md), elsewhere pip install 'storm-edge[tensorrt]'",
-            "tensorrt_rtx": "pip install 'storm-edge[rtx]'",
-        }[api]
-        raise TargetError(f"{api} is not installed: {how}.")
+        jetpack = "JetPack brings it (see docs/jetson.md), elsewhere " if package == "tensorrt" else ""
+        raise TargetError(f"{package} is not installed: {jetpack}pip install 'storm-edge[{extra}]'.")
     return version
 
 

@@ -125,7 +125,7 @@ def test_tensorrt_for_rtx_refuses_fp8_on_sm_86(calibrated: Path, copy_of: Copy, 
 
 def _job(bundle: Bundle, graph: str, stage: str, tmp_path: Path, sm: int) -> CompileJob:
     return CompileJob(
-        api="tensorrt_rtx",
+        package="tensorrt_rtx",
         graph=str(bundle.path(graph)),
         engine=str(tmp_path / "out.engine"),
         profiles=profiles(bundle, ENCODERS)[stage],  # type: ignore[index]

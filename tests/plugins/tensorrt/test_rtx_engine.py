@@ -45,7 +45,7 @@ def test_the_temporal_graph_becomes_an_engine_with_both_plugins(dtype, sm, tempo
     engine = tmp_path / "temporal.engine"
     result = compile_graph(
         CompileJob(
-            api="tensorrt_rtx",
+            package="tensorrt_rtx",
             graph=str(path),
             engine=str(engine),
             profiles={tokens.name: frames},

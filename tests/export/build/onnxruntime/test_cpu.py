@@ -60,7 +60,7 @@ def test_tensorrt_for_rtx_compiles_it_for_three_generations_at_once(
     graphs, _ = prepare(wide, "wide", precision, llm_precision, (10, 15), options)
     result = compile_graph(
         CompileJob(
-            api="tensorrt_rtx",
+            package="tensorrt_rtx",
             graph=str(wide.path(graphs[stage])),
             engine=str(tmp_path / "out.engine"),
             profiles=profiles(wide, options)[stage],

@@ -18,7 +18,6 @@ from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.export.build.tensorrt.goal import device_command, resolve
 from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.runtime.answer import stages as stages_module
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, read_engine
@@ -27,6 +26,7 @@ from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import BuildError, EngineError, ParityError, TargetError, UsageError
 from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.machine.targets import target
+from storm_edge.runtime.proof.prepared import PreparedChecks
 from storm_edge.runtime.sessions import tensorrt as sessions
 
 Copy = Callable[[Path], Path]
@@ -59,6 +59,25 @@ def test_without_prepare_only_another_machine_gets_the_command_for_the_device(bu
     assert read_engine(opened, "orin-fp16-llm-bf16").state == "prepared"
 
 
+def test_stages_that_cannot_be_run_where_they_are_prepared_are_named_with_the_reason(
+    bundle: Path, copy_of: Copy
+) -> None:
+    options = replace(PREPARE, precision="bf16", llm_precision="bf16")
+    record = build_tensorrt(Bundle.open(copy_of(bundle)), target("h100"), options)
+    assert record.verification == []
+    assert record.unchecked["vision"] == "ONNX Runtime multiplies no bf16 matrices on a CPU"
+    assert record.unchecked["decoder"] == "only TensorRT runs this form of it"
+    assert set(record.unchecked) == set(record.graphs)
+
+
+def test_a_build_that_is_refused_leaves_no_prepared_graphs(bundle: Path, copy_of: Copy) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    before = sorted(p.name for p in (opened.root / "graphs").iterdir())
+    with pytest.raises(TargetError, match="cannot run the language model"):
+        build_tensorrt(opened, target("h100"), replace(PREPARE, tensorrt="10.3"))
+    assert sorted(p.name for p in (opened.root / "graphs").iterdir()) == before
+
+
 def test_an_unchanged_preparation_is_not_repeated_and_a_changed_one_not_reused(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +86,7 @@ def test_an_unchanged_preparation_is_not_repeated_and_a_changed_one_not_reused(
     other = build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024))
     assert other.graphs["decoder"] != first.graphs["decoder"]
     assert other.graphs["vision"] == first.graphs["vision"]
-    monkeypatch.setattr(module, "staging", None)  # nothing may be published now
+    monkeypatch.setattr(module, "publish_folder", None)  # nothing may be published now
     assert build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024)) == other
 
 
@@ -85,7 +104,7 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=0.5, limit=0.9, passed=False)
-    monkeypatch.setattr(module, "verify_prepared", lambda *_, **__: [row])
+    monkeypatch.setattr(module, "verify_prepared", lambda *_, **__: PreparedChecks([row]))
     monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
     allowed = replace(PREPARE, allow_mismatch=True)
     prepared = build_tensorrt(opened, target("rtx"), allowed)
@@ -169,7 +188,7 @@ def test_on_jetpack_62_the_language_model_is_prepared_for_onnx_runtime(bundle: P
     with pytest.raises(TargetError, match=r"TensorRT 10\.3 of JetPack 6\.2 cannot run the language model .*int4"):
         build_tensorrt(opened, target("orin"), replace(old, llm_precision="bf16"))
     record = build_tensorrt(opened, target("orin"), old)
-    assert (record.name, record.llm_api) == ("orin-fp16-llm-int4", "onnxruntime")
+    assert (record.name, record.runners["decoder"]) == ("orin-fp16-llm-int4", "onnxruntime-cuda")
     decoder = [r for r in record.verification if r.stage == "decoder"]
     assert decoder
     assert all(r.passed for r in decoder)
@@ -311,7 +330,7 @@ def test_an_engine_for_another_gpu_names_both_sides(
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
     record = build_tensorrt(opened, target("rtx"), PREPARE)
-    monkeypatch.setattr(stages_module, "probe", lambda: RTX_4090)
+    monkeypatch.setattr(sessions, "probe", lambda: RTX_4090)
     with pytest.raises(EngineError, match=r"compiled for SM 86, 120, this machine has .*RTX 4090 \(SM 89\): build it"):
         Stages.load(opened, record.model_copy(update={"state": "built", "sms": [86, 120]}))
 

@@ -27,7 +27,7 @@ needs_rtx = pytest.mark.skipif(
 
 
 def job(graph: Path, tmp_path: Path, sm: int, **changes: object) -> CompileJob:
-    fields = {"api": "tensorrt_rtx", "graph": str(graph), "engine": str(tmp_path / "out.engine"), "profiles": {}}
+    fields = {"package": "tensorrt_rtx", "graph": str(graph), "engine": str(tmp_path / "out.engine"), "profiles": {}}
     return CompileJob.model_validate(fields | {"compute_capabilities": [sm]} | changes)
 
 
@@ -100,7 +100,7 @@ def test_a_missing_package_names_where_to_get_it(tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed here")
     with pytest.raises(BuildError, match=r"missing package: .*JetPack's package on a Jetson"):
-        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86, api="tensorrt"))
+        compile_graph(job(tmp_path / "g.onnx", tmp_path, 86, package="tensorrt"))
 
 
 @pytest.mark.parametrize(

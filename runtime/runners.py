@@ -1,0 +1,110 @@
+"""What runs a stage is a runner, and this table says everything that differs between runners.
+
+Nothing else decides by a runner's name. A new one is a row here, a module that opens its sessions or its language
+model, and one that builds its engines. Functions are named, not imported: a machine has the packages of one or two.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One way of running stages.
+
+    `package` is the module it needs, in a version from `oldest` on, and `extra` what installs it; `device` is where its
+    tensors live; `compiles` tells engines of its own from ONNX graphs that it reads, and
+    `for_absent_gpus` engines for a compute capability from those for the GPU that the builder times its kernels on.
+    session     module:function (bundle, record, stage, threads) -> Session; "" where it runs language models alone
+    generator   module:function (bundle, record, threads) -> Generator
+    builder     module:function (bundle, target, options, progress) -> EngineRecord; "" where this version has none
+    """
+
+    words: str
+    package: str
+    oldest: str
+    extra: str
+    device: Literal["cpu", "cuda"]
+    compiles: bool
+    for_absent_gpus: bool
+    session: str
+    generator: str
+    builder: str
+
+
+RUNNERS: dict[str, Runner] = {
+    "onnxruntime-cpu": Runner(
+        words="ONNX Runtime",
+        package="onnxruntime",
+        oldest="1.22",
+        extra="cpu",
+        device="cpu",
+        compiles=False,
+        for_absent_gpus=False,
+        session="storm_edge.runtime.sessions.onnxruntime:open_session",
+        generator="storm_edge.runtime.llm.onnxruntime:open_generator",
+        builder="storm_edge.export.build.onnxruntime.cpu:build_for",
+    ),
+    "onnxruntime-cuda": Runner(
+        words="ONNX Runtime CUDA",
+        package="onnxruntime",
+        oldest="1.22",
+        extra="cuda",
+        device="cuda",
+        compiles=False,
+        for_absent_gpus=False,
+        session="",
+        generator="storm_edge.runtime.llm.onnxruntime:open_generator_in_cuda",
+        builder="",
+    ),
+    "tensorrt": Runner(
+        words="TensorRT",
+        package="tensorrt",
+        oldest="10.3",
+        extra="tensorrt",
+        device="cuda",
+        compiles=True,
+        for_absent_gpus=False,
+        session="storm_edge.runtime.sessions.tensorrt:open_session",
+        generator="storm_edge.runtime.llm.tensorrt:open_generator",
+        builder="storm_edge.export.build.tensorrt.build:build_tensorrt",
+    ),
+    "tensorrt-rtx": Runner(
+        words="TensorRT for RTX",
+        package="tensorrt_rtx",
+        oldest="1.7",
+        extra="rtx",
+        device="cuda",
+        compiles=True,
+        for_absent_gpus=True,
+        session="storm_edge.runtime.sessions.tensorrt:open_session",
+        generator="storm_edge.runtime.llm.tensorrt:open_generator",
+        builder="storm_edge.export.build.tensorrt.build:build_tensorrt",
+    ),
+}
+
+
+def _known(name: str) -> str:
+    if name not in RUNNERS:
+        raise ValueError(f"there is no runner {name[:40]!r}")
+    return name
+
+
+RunnerName = Annotated[str, AfterValidator(_known)]
+
+
+def function(place: str) -> Any:
+    """The function that a row of the table names "module:function"."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def words_of(names: Mapping[Any, str]) -> str:
+    """The runners of an engine's stages in words, each once."""
+    return ", ".join(dict.fromkeys(RUNNERS[name].words for name in names.values()))
