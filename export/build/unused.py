@@ -18,20 +18,28 @@ def drop_unused_graphs(bundle: Bundle) -> None:
 
     Where the record of an engine cannot be read, everything stays.
     """
-    try:
-        used = {file for name in engine_names(bundle) for file in read_engine(bundle, name).files}
-    except StormError:
-        return
-    remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and f"graphs/{name}" not in used)
+    _drop_graphs_except(bundle, set())
 
 
 @contextmanager
 def removed_on_failure(bundle: Bundle) -> Iterator[None]:
-    """Delete the graphs that were prepared in the block where it fails; the caller holds the lock of the engines."""
+    """Delete the graphs that were prepared in the block where it fails, unless an engine was published of them.
+
+    The caller holds the lock of the engines.
+    """
     with open_folder(bundle.root, "graphs") as at:
         before = set(os.listdir(at))
     try:
         yield
     except BaseException:
-        remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and name not in before)
+        _drop_graphs_except(bundle, before)
         raise
+
+
+def _drop_graphs_except(bundle: Bundle, kept: set[str]) -> None:
+    try:
+        used = {file for name in engine_names(bundle) for file in read_engine(bundle, name).files}
+    except StormError:
+        return
+    kept = kept | {file.removeprefix("graphs/") for file in used}
+    remove_files(bundle.root, "graphs", lambda name: bool(PREPARED.fullmatch(name)) and name not in kept)

@@ -67,7 +67,7 @@ def test_an_unchanged_preparation_is_not_repeated_and_a_changed_one_not_reused(
     other = build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024))
     assert other.graphs["decoder"] != first.graphs["decoder"]
     assert other.graphs["vision"] == first.graphs["vision"]
-    monkeypatch.setattr(module, "staging", None)  # nothing may be published now
+    monkeypatch.setattr(module, "publish_folder", None)  # nothing may be published now
     assert build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024)) == other
 
 
