@@ -95,7 +95,6 @@ COVERED_BY = {
     "runtime/machine/hardware.py": "runtime/machine/test_targets.py",
     "runtime/machine/matrix.py": "test_package.py",
     "runtime/machine/memory.py": "runtime/bundle/test_graphs.py",
-    "runtime/machine/packages.py": "runtime/machine/test_native.py",
     "runtime/machine/precisions.py": "runtime/machine/test_targets.py",
     "runtime/machine/user_folders.py": "runtime/bundle/test_hashes.py",
     "runtime/plan/advice.py": "runtime/plan/test_planning.py",
