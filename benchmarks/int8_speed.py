@@ -26,8 +26,8 @@ from storm_edge.calibration.calibrate import calibrate
 from storm_edge.demo.dataset import samples
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.checkpoint.folder import Checkpoint
-from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
+from storm_edge.export.initialize import initialize
 from storm_edge.export.network.load import load_vision
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.bundle.manifest import Bundle

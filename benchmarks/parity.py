@@ -23,8 +23,8 @@ from models import MODELS
 
 from storm_edge.demo.encode import encode_video
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
-from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
+from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.machine.doctor import examine

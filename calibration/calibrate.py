@@ -44,8 +44,9 @@ from storm_edge.runtime.bundle.calibration import (
     Scheme,
     graph_identity,
 )
-from storm_edge.runtime.bundle.manifest import Bundle, Stage, to_json
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.bundle.publish import lock, publish_folder
+from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.machine.user_folders import cache_folder
 from storm_edge.runtime.proof.advice import BUDGET

@@ -49,7 +49,7 @@ def command(
 
     config = with_settings(find(preset), settings)
     from storm_edge.export.checkpoint.importers import Imported, import_language, import_temporal, import_vision
-    from storm_edge.export.checkpoint.initialize import initialize
+    from storm_edge.export.initialize import initialize
     from storm_edge.runtime.errors import UsageError
 
     if dtype:

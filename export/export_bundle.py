@@ -35,13 +35,12 @@ from storm_edge.runtime.bundle.manifest import (
     SCHEMA_VERSION,
     GraphSpec,
     Manifest,
-    ReferenceSpec,
     Stage,
     TensorSpec,
     describe_file,
-    to_json,
 )
 from storm_edge.runtime.bundle.publish import staging
+from storm_edge.runtime.bundle.records import ReferenceSpec, to_json
 from storm_edge.runtime.config.schema import DType, ReductionConfig, StormConfig, parse_config
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message

@@ -69,7 +69,7 @@ def import_temporal(file: Path, config: StormConfig) -> Tensors:
         weights = Weights.open(file)
         tensors: Tensors = {name: weights.lazy(name) for name in weights.names}
     else:
-        from storm_edge.export.network.state_dict import read_state_dict  # torch, seconds to import
+        from storm_edge.export.checkpoint.state_dict import read_state_dict  # torch, seconds to import
 
         tensors = read_state_dict(file)
     part = re.compile(r"(?:.*\.)?((?:layers\.\d+|projector)\..*)")

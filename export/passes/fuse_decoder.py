@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.export.trace.decoder import inverse_frequencies
+from storm_edge.export.rotary import inverse_frequencies
 from storm_edge.runtime.config.schema import LanguageConfig
 
 DOMAIN = "com.microsoft"

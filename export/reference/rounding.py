@@ -10,7 +10,7 @@ from transformers import Qwen2ForCausalLM
 from storm_edge.export.network.temporal import TemporalEncoder
 from storm_edge.export.network.vision import VisionEncoder
 from storm_edge.export.reference.record import Arrays, ReferenceClip, record_clips
-from storm_edge.runtime.bundle.manifest import Difference, RoundingPrice
+from storm_edge.runtime.bundle.records import Difference, RoundingPrice
 from storm_edge.runtime.proof.figures import difference
 
 

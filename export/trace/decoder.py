@@ -17,6 +17,7 @@ from storm_edge.export.checkpoint.head import EMBEDDING, HEAD, tied_head
 from storm_edge.export.checkpoint.shapes import language_shapes
 from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert
 from storm_edge.export.graph_file import Reader, StreamedModel, announce
+from storm_edge.export.rotary import inverse_frequencies
 from storm_edge.runtime.config.schema import DType, LanguageConfig
 
 OPSET = 24
@@ -40,13 +41,6 @@ def compose_decoder(config: LanguageConfig, weights: Weights, dtype: DType) -> S
     """
     check_tensors(weights.shapes, language_shapes(config), str(weights.path), tied_head(config))
     return _Composer(config, weights, dtype).compose()
-
-
-def inverse_frequencies(config: LanguageConfig) -> Array:
-    """float32 [head / 2]: radians that each pair of a head's values turns from one position to the next."""
-    steps = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies: Array = (1.0 / np.power(np.float32(config.rope_theta), steps)).astype(np.float32)
-    return frequencies
 
 
 class _Composer:

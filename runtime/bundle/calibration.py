@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from storm_edge.runtime.bundle.door import folders_in, is_file
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, read_record, said
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage
+from storm_edge.runtime.bundle.records import read_record, said
 from storm_edge.runtime.errors import BuildError, BundleError
 
 FOLDER = "calibration"

@@ -19,7 +19,8 @@ from storm_edge.runtime.bundle.contract import STAGES, Stage, contract
 from storm_edge.runtime.bundle.door import folders_in, is_file, open_file, size_of
 from storm_edge.runtime.bundle.graphs import GraphRules, check_graph
 from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
-from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, read_record, said
+from storm_edge.runtime.bundle.manifest import Bundle, FileSpec
+from storm_edge.runtime.bundle.records import read_record, said
 from storm_edge.runtime.errors import EngineError, UsageError
 from storm_edge.runtime.runners import RUNNERS, RunnerName
 

@@ -6,13 +6,12 @@ reference record, tokenizer. It holds no time, path or host, so that exporting t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from storm_edge.runtime.bundle.contract import STAGES as STAGES
 from storm_edge.runtime.bundle.contract import Stage as Stage
@@ -20,7 +19,6 @@ from storm_edge.runtime.bundle.contract import TensorSpec as TensorSpec
 from storm_edge.runtime.bundle.contract import contract
 from storm_edge.runtime.bundle.door import (
     MAX_ENTRIES,
-    RECORD_BYTES,
     entries,
     is_file,
     located,
@@ -31,19 +29,16 @@ from storm_edge.runtime.bundle.door import (
 )
 from storm_edge.runtime.bundle.graphs import GraphRules, check_graph
 from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
+from storm_edge.runtime.bundle.records import Record, ReferenceSpec, read_record, said
 from storm_edge.runtime.config.schema import DType, StormConfig
-from storm_edge.runtime.errors import BundleError, StormError
+from storm_edge.runtime.errors import BundleError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 SMALL_FILE = 1 << 20  # files up to this size are hashed whenever a bundle is opened
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GraphSpec(_Record):
+class GraphSpec(Record):
     """One canonical graph. `file` and `data` (its external weights) are paths in the bundle."""
 
     file: str
@@ -53,40 +48,14 @@ class GraphSpec(_Record):
     outputs: list[TensorSpec]
 
 
-class FileSpec(_Record):
+class FileSpec(Record):
     """Size in bytes and SHA-256 of a file in the bundle."""
 
     size: int = Field(ge=0)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Difference(_Record):
-    """How far one tensor is from another: cosine, distance of the norms' ratio from 1, largest error over largest."""
-
-    cosine: float
-    norm_ratio: float
-    error: float
-
-
-class RoundingPrice(_Record):
-    """What the rounded weights give beside the checkpoint's own, both computed in fp32: the worst reference clip.
-
-    `tokens` is the share of greedy tokens that both choose, given the same tokens before.
-    """
-
-    visual_tokens: Difference
-    logits: Difference
-    tokens: float
-
-
-class ReferenceSpec(_Record):
-    """Which weights the reference was made of, and the price of rounding them; None where nothing was rounded."""
-
-    weights: DType
-    rounding: RoundingPrice | None
-
-
-class Manifest(_Record):
+class Manifest(Record):
     """What manifest.json says."""
 
     schema_version: int
@@ -226,29 +195,6 @@ def _unreadable(path: Path, error: OSError) -> BundleError:
     return BundleError(f"{where} cannot be read ({error.strerror}): check its permissions or {_COPY}.")
 
 
-def read_record(
-    root: Path, name: str, what: str, error: type[StormError] = BundleError, limit: int = RECORD_BYTES
-) -> dict[str, Any]:
-    """Decode a JSON object of ours in the bundle at `root`; raises `error` that names `what` where it is damaged."""
-    path = root / name
-    try:
-        data = json.loads(read_text(root, name, limit))
-    except OSError as e:
-        raise error(f"{path} cannot be read ({e.strerror}): is this {what}?") from e
-    except (ValueError, RecursionError) as e:
-        raise error(f"{path} is damaged, it is no valid JSON: make {what} again.") from e
-    if not isinstance(data, dict):
-        raise error(f"{path} is damaged, it holds no JSON object: make {what} again.")
-    return data
-
-
-def said(error: ValidationError, most: int = 5) -> str:
-    """What pydantic found wrong, in one short line: the fields and what is wrong with each, never their values."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [f"{'.'.join(str(part)[:60] for part in x['loc'][:6])}: {x['msg'][:120]}" for x in found[:most]]
-    return "; ".join(lines) + (f"; and {len(found) - most} more" if len(found) > most else "")
-
-
 def _read_manifest(root: Path) -> tuple[Manifest, str]:
     """The manifest, and the hash of its bytes."""
     if not root.exists():
@@ -290,8 +236,3 @@ def _read_manifest(root: Path) -> tuple[Manifest, str]:
         if (graph.inputs, graph.outputs) != expected or (graph.data or graph.file).rpartition("/")[0] != folder:
             raise BundleError(f"{path}: its {stage} graph is not what its configuration says: repeat `storm export`.")
     return manifest, sha256
-
-
-def to_json(record: BaseModel) -> str:
-    """The one way our records are written: sorted keys, two spaces, a final newline."""
-    return json.dumps(record.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"

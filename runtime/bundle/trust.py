@@ -11,7 +11,8 @@ import hashlib
 import hmac
 
 from storm_edge.runtime.bundle.engine import EngineRecord, built_at, engine_names, read_engine
-from storm_edge.runtime.bundle.manifest import Bundle, to_json
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.errors import EngineError, StormError
 from storm_edge.runtime.machine.user_folders import user_key
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, find_calibration
-from storm_edge.runtime.bundle.engine import EngineRecord
-from storm_edge.runtime.bundle.manifest import Bundle
+from typing import TYPE_CHECKING
+
 from storm_edge.runtime.errors import BuildError
+
+if TYPE_CHECKING:
+    from storm_edge.runtime.bundle.calibration import Calibration
+    from storm_edge.runtime.bundle.engine import EngineRecord
+    from storm_edge.runtime.bundle.manifest import Bundle
 
 BUDGET = 0.8  # of verification's limits, that a calibration lets its layers use up; the rest is for rounding elsewhere
 _LEAST = 0.1  # of a budget that is advised: below it so few layers are left that none is worth quantizing
@@ -13,6 +17,8 @@ _LEAST = 0.1  # of a budget that is advised: below it so few layers are left tha
 
 def advise(bundle: Bundle, record: EngineRecord, stage: str) -> str:
     """What to do about an engine whose `stage` fails first."""
+    from storm_edge.runtime.bundle.calibration import QUANTIZED  # not above: `storm calibrate --help` names BUDGET
+
     calibration = _calibration_of(bundle, record)
     if stage != "decoder" and record.precision in QUANTIZED:
         budget = _next_budget(calibration)
@@ -33,6 +39,8 @@ def advise(bundle: Bundle, record: EngineRecord, stage: str) -> str:
 
 def _calibration_of(bundle: Bundle, record: EngineRecord) -> Calibration | None:
     """The calibration that an engine was built with, as it is now."""
+    from storm_edge.runtime.bundle.calibration import find_calibration
+
     try:
         return find_calibration(bundle, record.calibration.split()[0]) if record.calibration else None
     except BuildError:  # it is gone, or damaged: it is made again

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_edge.runtime.bundle.manifest import Difference, ReferenceSpec
+from storm_edge.runtime.bundle.records import Difference, ReferenceSpec
 
 
 def difference(ours: NDArray[Any], theirs: NDArray[Any]) -> Difference:

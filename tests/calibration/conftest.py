@@ -10,7 +10,8 @@ import pytest
 
 from storm_edge.export.graph_file import load_model, save_model
 from storm_edge.export.passes.smoothquant import smoothquant, smoothquant_groups
-from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, Stage, describe_file, to_json
+from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, Stage, describe_file
+from storm_edge.runtime.bundle.records import to_json
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.observe import Observer
 from storm_edge.export.graph_file import save_model
 from storm_edge.runtime.bundle.calibration import CALIBRATED, SCHEMES, Range, find_calibration
-from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file, to_json
+from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file
+from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.errors import BuildError, UsageError
 
 Copy = Callable[[Path], Path]

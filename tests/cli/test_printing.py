@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from storm_edge.cli.printing import LONGEST, one_line, visible
+from storm_edge.cli.printing import LONGEST, echo, one_line, visible
 
 STORM = Path(sys.executable).parent / "storm"
 
@@ -118,3 +118,16 @@ def test_threads_are_bounded_alike_in_every_verb_that_has_them() -> None:
         for threads in ("0", "1025", str(10**30), "two"):
             with pytest.raises(click.BadParameter):
                 option.type.convert(threads, option, None)
+
+
+def test_every_verb_prints_through_here_but_json() -> None:
+    root = Path(__file__).parent.parent.parent / "cli"
+    lines = [line for path in root.glob("*.py") if path.name != "printing.py" for line in path.read_text().splitlines()]
+    raw = [line for line in lines if "click.echo(" in line or "print(" in line.replace("echo", "")]
+    assert [line for line in raw if "json.dumps(" not in line] == []
+    assert len(raw) >= 8  # of the verbs' JSON
+
+
+def test_columns_keep_their_spaces_and_lose_their_controls(capsys: pytest.CaptureFixture[str]) -> None:
+    echo("clip    \x1b[2Jvision            1")
+    assert capsys.readouterr().out == "clip    \\x1b[2Jvision            1\n"

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 
 from storm_edge.export import export_bundle as module
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
-from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
+from storm_edge.export.initialize import initialize
 from storm_edge.runtime import load
 from storm_edge.runtime.bundle.manifest import MANIFEST, STAGES, Bundle
 from storm_edge.runtime.config.schema import ReductionConfig, StormConfig, TemporalConfig

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from corpus import tiny_config
 
-from storm_edge.export.checkpoint.initialize import initialize
+from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.engine import check_engine_hashes, engine_names, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
 

@@ -10,8 +10,9 @@ from storm_edge.export.build.prepared import Step, prepared_graph
 from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
 from storm_edge.runtime.bundle.calibration import Calibration
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord
-from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage, to_json
+from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage
 from storm_edge.runtime.bundle.publish import lock, publish_folder
+from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import sealed
 from storm_edge.runtime.errors import ParityError
 from storm_edge.runtime.machine.memory import memory_limit

@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,21 +18,21 @@ from pathlib import Path
 from storm_edge.export.build.options import BuildOptions, abilities
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.goal import Goal, device_command, require_installed, resolve
+from storm_edge.export.build.tensorrt.goal import Goal, device_command, require_installed, resolve, timing_cache
 from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.export.build.unread import refuse_unread
 from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
 from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.bundle.calibration import calibration_of
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, engine_graph, read_engine
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file, to_json
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file
 from storm_edge.runtime.bundle.publish import lock, publish_folder, publish_text
+from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import Target
-from storm_edge.runtime.machine.user_folders import cache_folder
 from storm_edge.runtime.proof.prepared import verify_prepared
 from storm_edge.runtime.proof.verify import memory_needed, require, verify
 from storm_edge.runtime.runners import RUNNERS
@@ -223,15 +222,8 @@ def _job(
         compute_capabilities=list(options.sms),
         workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * 2**30),
         # Timings of a GPU that is not here are not to be had.
-        timing_cache=str(_timing_cache(goal)) if goal.here else None,
+        timing_cache=str(timing_cache(goal)) if goal.here else None,
     )
-
-
-def _timing_cache(goal: Goal) -> Path:
-    """The user's own timings of this TensorRT on this GPU: those that came with a bundle would be deserialized."""
-    gpu = goal.machine.gpus[0]
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{goal.runner} {require_installed(goal.runner)} {gpu.name} {gpu.sm}")
-    return cache_folder() / "timing" / f"{words}.cache"
 
 
 def _device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from storm_edge.export.build.options import FIRST_DECODER, OLDEST, BuildOptions, Version, parse_version
 from storm_edge.runtime.bundle.engine import engine_name
@@ -13,6 +15,7 @@ from storm_edge.runtime.machine.packages import installed_tensorrt
 from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision, check_sms
 from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.machine.targets import Target
+from storm_edge.runtime.machine.user_folders import cache_folder
 from storm_edge.runtime.runners import RUNNERS
 
 NEWEST = "10.16"  # prepared for where neither the machine nor the options say otherwise
@@ -114,3 +117,10 @@ def device_command(bundle: Bundle, target: str, precision: str, llm_precision: s
         if value != default:
             words.append(f"--{flag} {value}")
     return " ".join([*words, *(["--allow-mismatch"] if options.allow_mismatch else [])])
+
+
+def timing_cache(goal: Goal) -> Path:
+    """The user's own timings of this TensorRT on this GPU: those that came with a bundle would be deserialized."""
+    gpu = goal.machine.gpus[0]
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{goal.runner} {require_installed(goal.runner)} {gpu.name} {gpu.sm}")
+    return cache_folder() / "timing" / f"{words}.cache"

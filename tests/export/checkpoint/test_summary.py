@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.checkpoint.summary import summarize
+from storm_edge.export.initialize import initialize
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.errors import CheckpointError
 

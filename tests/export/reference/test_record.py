@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from storm_edge.export import export_bundle as module
 from storm_edge.export.checkpoint.folder import Checkpoint
-from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
+from storm_edge.export.initialize import initialize
 from storm_edge.export.network.language import load_language_model, stream_language_model
 from storm_edge.export.network.load import load_temporal, load_vision
 from storm_edge.export.reference.record import ReferenceClip, record_clips

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from storm_edge.export.checkpoint.folder import Checkpoint
-from storm_edge.export.checkpoint.initialize import initialize
+from storm_edge.export.initialize import initialize
 from storm_edge.export.network.load import load_temporal
 from storm_edge.export.network.temporal import cast_for_export
 from storm_edge.export.passes.narrow import narrow

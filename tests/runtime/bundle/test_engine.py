@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, read_engine
-from storm_edge.runtime.bundle.manifest import Bundle, to_json
+from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.records import to_json
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.25])

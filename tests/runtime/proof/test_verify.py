@@ -11,7 +11,8 @@ from onnx import numpy_helper
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.graph_file import save_model
 from storm_edge.runtime.bundle.engine import read_engine
-from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file, to_json
+from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file
+from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import EngineError, ParityError
 from storm_edge.runtime.proof.verify import verify

@@ -12,8 +12,8 @@ from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
+from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.presets import preset
 

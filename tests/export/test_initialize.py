@@ -11,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipMode
 
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.checkpoint.importers import Imported, import_language, import_temporal, import_vision
-from storm_edge.export.checkpoint.initialize import initialize
+from storm_edge.export.initialize import initialize
 from storm_edge.export.network.language import load_language_state, qwen2_config
 from storm_edge.export.network.load import load_temporal, load_vision
 from storm_edge.export.network.temporal import TemporalLayer
