@@ -11,9 +11,9 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_serializer
 
 from storm_edge.runtime.bundle.contract import STAGES, Stage, contract
 from storm_edge.runtime.bundle.door import folders_in, is_file, open_file, size_of
@@ -22,6 +22,7 @@ from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec
 from storm_edge.runtime.bundle.records import read_record, said
 from storm_edge.runtime.errors import EngineError, UsageError
+from storm_edge.runtime.machine.targets import PRECISIONS
 from storm_edge.runtime.runners import RUNNERS, RunnerName
 
 ENGINE_JSON = "engine.json"
@@ -31,6 +32,21 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _RECORD_BYTES = 4 << 20
 # What builds prepare lies in graphs/ under such names, beside the data it shares with other graphs.
 PREPARED = re.compile(rf".+\.[0-9a-f]{{12}}\.({'|'.join(STAGES)})\.(onnx|data)")
+
+
+def _known(name: str) -> str:
+    if name not in PRECISIONS:
+        raise ValueError(f"there is no precision {name[:40]!r}")
+    return name
+
+
+def _of_encoders(name: str) -> str:
+    if name == "int4":
+        raise ValueError("int4 is for language models alone")
+    return name
+
+
+PrecisionName = Annotated[str, AfterValidator(_known)]
 
 
 class CheckResult(BaseModel):
@@ -74,8 +90,8 @@ class EngineRecord(BaseModel):
     schema_version: int = ENGINE_SCHEMA
     name: str
     target: str
-    precision: str
-    llm_precision: str
+    precision: Annotated[PrecisionName, AfterValidator(_of_encoders)]
+    llm_precision: PrecisionName
     state: Literal["prepared", "compiled", "built"]
     bundle_sha256: str
     graphs: dict[Stage, str]

@@ -165,6 +165,8 @@ def serve() -> None:
 if __name__ == "__main__":
     drop_root()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):  # every case has a home of its own
+        os.environ.pop(name, None)
     os.environ |= {"SVT_LOG": "0", "ORT_DISABLE_TELEMETRY": "1"}
     TRUST = import_commands()
     FOLDER = Path(tempfile.mkdtemp(prefix="storm-hostile-"))

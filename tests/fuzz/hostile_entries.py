@@ -212,7 +212,7 @@ def manifest_size(scene: Scene) -> str:
     elif how == "nested":
         text = text.replace('"versions": {', '"versions": {"a": ' + "[" * 100_000 + "]" * 100_000 + ",", 1)
     elif how == "number":
-        text = text.replace('"schema_version": 1', '"schema_version": ' + "1" * 100_000, 1)
+        text = text.replace('"schema_version": 2', '"schema_version": ' + "1" * 100_000, 1)
     scene.write("manifest.json", text)
     if how == "sparse":
         with (scene.bundle / "manifest.json").open("r+b") as file:

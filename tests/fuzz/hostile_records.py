@@ -63,7 +63,7 @@ def forged_engine(scene: Scene) -> str:
         {"max_length": scene.rng.choice((-1, 0, 1, 2**62))},
         {"versions": {"onnxruntime": "\x1b]0;x\x07\n" * 1000}},
         {"state": scene.rng.choice(("prepared", "compiled"))},
-        {"schema_version": scene.rng.choice((0, 2, "1", 10**30, None))},
+        {"schema_version": scene.rng.choice((0, 1, 3, "2", 10**30, None))},
         {"calibration": "noise " + "\n" * 1000},
         {"build_seconds": {"vision": float("nan")}, "peak_memory_bytes": -1},
     ]
@@ -99,7 +99,9 @@ def tensorrt_plan(scene: Scene) -> str:
         graphs[stage] = f"engines/{name}/{stage}.engine"
         scene.write(graphs[stage], b"ftrt" + scene.rng.randbytes(4096))
     record = scene.json(ENGINE) | {"name": name, "target": target, "precision": "fp16", "llm_precision": "fp16"}
-    record |= {"api": scene.rng.choice(("tensorrt", "tensorrt_rtx")), "sms": [89, 90], "graphs": graphs}
+    runner = scene.rng.choice(("tensorrt", "tensorrt-rtx"))
+    record |= {"runners": dict.fromkeys(graphs, runner), "sms": [89, 90], "graphs": graphs}
+    record["versions"] |= {"tensorrt": "10.3.0"}
     record |= {"files": {name: {} for name in graphs.values()}, "state": "built", "verified": True}
     scene.write(f"engines/{name}/engine.json", record | {"created": "2099-01-01T00:00:00+00:00"})
     if scene.rng.choice(("alone", "beside another")) == "alone":

@@ -20,7 +20,7 @@ PEAK = 1536 << 20  # bytes
 ADDRESSES = 6 << 30  # bytes: what keeps the machine alive, whatever an attack asks for
 LARGEST_FILE = 1 << 30
 LINE = 500  # characters
-CACHE = ".cache/storm-edge"  # what commands may leave in the home
+KEPT = (".cache/storm-edge", ".local/state/storm-edge")  # what commands may leave in the home
 NOBODY = "65534"
 _READ_ALL = 2  # the number of CAP_DAC_READ_SEARCH
 _NEW = ("engines", "graphs", "calibration")  # where a build or a calibration adds
@@ -74,7 +74,7 @@ def execute(argv: list[str], place: Place) -> dict[str, Any]:
         faults.append(f"peak {peak >> 20} MiB")
     out, err = ((place.root / "said" / name).read_bytes() for name in ("out", "err"))
     if ended:
-        faults += [*_bad_errors(err, code), *_bad_output(out, "--json" in argv)]
+        faults += [*_bad_errors(err, code), *_bad_output(out, "--json" in argv, is_answer=argv[0] == "run")]
     said = err.decode(errors="replace").strip()[-600:]
     shown = out.decode(errors="replace")[:20_000]
     return {
@@ -137,11 +137,12 @@ def _bad_errors(raw: bytes, code: int) -> list[str]:
     return found + (["control characters on stderr"] if _controls(text) else [])
 
 
-def _bad_output(raw: bytes, as_json: bool) -> list[str]:
+def _bad_output(raw: bytes, as_json: bool, is_answer: bool) -> list[str]:
+    """What must not be printed; into a pipe the model's answer goes as it is, whatever tokens it is of."""
     text = raw.decode(errors="replace")
-    longest = 0 if as_json else max(map(len, text.splitlines()), default=0)
+    longest = 0 if as_json or is_answer else max(map(len, text.splitlines()), default=0)
     found = [f"a line of {longest} characters on stdout"] if longest > LINE else []
-    return found + (["control characters on stdout"] if _controls(text) else [])
+    return found + (["control characters on stdout"] if _controls(text) and not (is_answer and not as_json) else [])
 
 
 def _controls(text: str) -> bool:
@@ -170,7 +171,7 @@ def left_behind(place: Place, before: dict[str, tuple[int, int, int]], writes: b
     for folder in ("home", "tmp", "work"):
         for path in sorted((place.root / folder).rglob("*")):
             name = path.relative_to(place.root / folder).as_posix()
-            if not (folder == "home" and (name.startswith(CACHE) or name == ".cache")):
+            if not (folder == "home" and any(name.startswith(kept) or kept.startswith(f"{name}/") for kept in KEPT)):
                 yield f"left {folder}/{name}"
     after = entries(place.bundle)
     for name in sorted(before.keys() | after.keys()):

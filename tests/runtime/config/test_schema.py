@@ -87,7 +87,7 @@ def test_a_bundle_whose_configuration_is_not_its_graphs_is_refused(
     manifest = json.loads((bundle / MANIFEST).read_text())
     manifest["config"][section] |= changes
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="its config is not that of its graphs"):
+    with pytest.raises(BundleError, match="graph is not what its configuration says"):
         Bundle.open(tmp_path)
 
 
