@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,9 +42,13 @@ Array = np.ndarray[Any, Any]
 
 def random_tensor(name: str, shape: tuple[int, ...]) -> Array:
     """bfloat16 numbers that depend on the name."""
-    pool = np.random.default_rng(0).standard_normal(POOL, dtype=np.float32) * 0.02
-    start = crc32(name.encode()) % POOL
-    return np.resize(np.roll(pool.astype(ml_dtypes.bfloat16), -start), shape)
+    return np.resize(np.roll(pool(), -(crc32(name.encode()) % POOL)), shape)
+
+
+@cache
+def pool() -> Array:
+    """What tensors are cut out of."""
+    return (np.random.default_rng(0).standard_normal(POOL, dtype=np.float32) * 0.02).astype(ml_dtypes.bfloat16)
 
 
 def make_bundle(name: str, root: Path) -> Bundle:
@@ -124,10 +129,9 @@ def verify(name: str, root: Path, precision: str) -> str:
             off = np.abs(tensor.reshape(blocks.shape) - blocks) / step
             cut, total = cut + int((off > 0.51).sum()), total + off.size
             assert off.max() < 2.1
-    assert np.array_equal(
-        made.same_on_all("transformer.vocab_embedding.weight"), wanted["model.embed_tokens.weight"].read()
-    )
-    assert np.array_equal(made.head_matrix(), wanted["lm_head.weight"].read())
+    table = wanted["model.embed_tokens.weight"].read()
+    assert np.array_equal(made.same_on_all("transformer.vocab_embedding.weight"), table)
+    assert np.array_equal(made.head_matrix(), wanted["lm_head.weight"].read() if "lm_head.weight" in wanted else table)
     return f"{cut / total:.2%} cut off" if total else "bit-equal"
 
 
