@@ -92,7 +92,7 @@ def test_all_ranks_together_hold_the_very_weights_and_run_as_our_decoder_does(
     head = table if config.tie_word_embeddings else original(bundle, "lm_head.weight")
     assert np.array_equal(made.head_matrix(), head)
     assert np.array_equal(made.same_on_all("transformer.ln_f.weight"), original(bundle, "model.norm.weight"))
-    llm = decoder_of(bundle, *fp32_graph(bundle, "decoder", {}), 1)
+    llm = decoder_of(bundle, *fp32_graph(bundle, "decoder", {}), 1).model
     assert near(made.logits(ids(config)), llm.append(llm.embed(ids(config))))
 
 
@@ -118,7 +118,7 @@ def test_int4_is_the_one_int4_on_every_rank_and_computes_what_onnx_runtime_does(
         assert np.array_equal(whole[int(layer)][part], stored.T), name
         weights[name] = lambda stored=stored: stored
     # With DequantizeLinear in the graph ONNX Runtime would multiply in 8 bits.
-    llm = decoder_of(bundle, dequantized, weights, 1)
+    llm = decoder_of(bundle, dequantized, weights, 1).model
     assert near(made.logits(ids(config)), llm.append(llm.embed(ids(config))))
 
 
@@ -218,7 +218,7 @@ def test_fp8_has_one_scale_for_what_reads_the_same_and_is_within_half_a_step(
         [],
         True,
     )
-    llm = decoder_of(observed, model, readers, 1)
+    llm = decoder_of(observed, model, readers, 1).model
     some = ids(observed.config.llm)
     ours, theirs = made.logits(some), llm.append(llm.embed(some))
     assert np.dot(ours, theirs) > 0.98 * np.linalg.norm(ours) * np.linalg.norm(theirs)
