@@ -11,8 +11,8 @@ from functools import cache
 import ml_dtypes
 import numpy as np
 
+from storm_edge.export.build.decoder_tensors import DecoderTensors
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, Part
-from storm_edge.export.build.tensorrt_llm.source import DecoderTensors
 from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, Array, LazyTensor, convert
 from storm_edge.export.passes.int4_blocks import block_integers, block_scales
 from storm_edge.runtime.bundle.calibration import Range

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storm_edge.calibration.analysis import decoder_of
+from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.export.build.tensorrt_llm.checkpoint import write_checkpoint
 from storm_edge.runtime.bundle.manifest import Bundle
