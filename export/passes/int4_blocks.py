@@ -35,8 +35,9 @@ def block_scales(weight: NDArray[Any], block: int, bits: Bits) -> Float32:
 
 def block_integers(weight: NDArray[Any], scales: Float32, block: int, bits: Bits) -> NDArray[np.int8]:
     """Integers int8 [inputs, outputs], to nearest, for the scales as they are stored."""
-    made = np.empty(weight.shape, np.int8)
-    for index, rows, columns in _pieces(len(made), made.shape[1], block):
+    inputs, outputs = weight.shape
+    made = np.empty((inputs, outputs), np.int8)
+    for index, rows, columns in _pieces(inputs, outputs, block):
         made[rows, columns] = _rounded(weight[rows, columns].astype(np.float32), scales[index, columns], bits)
     return made
 
