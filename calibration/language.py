@@ -20,7 +20,7 @@ from storm_edge.calibration.losses import AnswerLoss
 from storm_edge.calibration.observe import Watcher, add_to, give_out
 from storm_edge.export.build.tensorrt_llm.weights import kv_names
 from storm_edge.export.graph_file import Reader, save_model
-from storm_edge.export.passes.quantize import linear_layers
+from storm_edge.export.passes.quantize import LinearLayer, linear_layers
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.llm.embedding import EmbeddingTable
@@ -102,7 +102,7 @@ class Language:
 
     def run(
         self, bundle: Bundle, threads: int | None, detail: Callable[[str], None]
-    ) -> tuple[list[Linear], Mapping[str, Histogram]]:
+    ) -> tuple[list[LinearLayer], Mapping[str, Histogram]]:
         """The decoder's linear layers, and what their inputs and the keys and values hold, by the tensor's name.
 
         Raises BuildError for NaN and infinity.

@@ -20,7 +20,7 @@ class DecoderTensors:
     """The initializers of a bundle's decoder after `steps`, matrices as [inputs, outputs]."""
 
     def __init__(self, bundle: Bundle, steps: list[Step]) -> None:
-        loaded = load_model(bundle.path(bundle.manifest.graphs["decoder"].file))
+        loaded = load_model(bundle.graph("decoder"))
         readers: dict[str, Reader] = dict(loaded.tensors)
         for _, apply in steps:
             apply(loaded.model, readers)

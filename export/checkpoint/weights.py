@@ -46,7 +46,6 @@ _WRITE_CODES = {name: code for code, name in _READ_CODES.items()} | {
     "float64": "F64",
     "float8_e4m3fn": "F8_E4M3",
 }
-_RESTORE = "copy the checkpoint again from its source."
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from storm_edge.export.build.prepared import Step
 from storm_edge.export.build.tensorrt_llm.config import checkpoint_config
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, check_tensor_parallel, linears, vocabulary_rows
 from storm_edge.export.build.tensorrt_llm.weights import Tensors, fp8, int4, kv_cache_scale, kv_names, plain
+from storm_edge.export.checkpoint.head import EMBEDDING, HEAD
 from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert, write_safetensors
 from storm_edge.export.passes.widen import widen
-from storm_edge.export.trace.decoder import EMBEDDING, FINAL_NORM, HEAD
+from storm_edge.export.trace.decoder import FINAL_NORM
 from storm_edge.runtime.bundle.calibration import Calibration, Range, find_awq, find_language
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import DType
@@ -123,12 +124,12 @@ class _Writer:
 
     def _in_fp8(self, linear: Linear) -> bool:
         assert self.calibration is not None
-        chosen = {x.weight for x in self.calibration.layers.stages["decoder"].values() if x.quantize}
+        chosen = {x.weight for x in self.calibration.layers.stages["decoder"].values() if x.quantized_in("fp8")}
         return chosen.issuperset(linear.scaled_with)
 
     def write(self, path: Path, tp: int, rank: int) -> None:
         config = self.bundle.config.llm
-        with Weights.open(self.bundle.path(self.bundle.manifest.embedding)) as table:
+        with Weights.open(self.bundle.file(self.bundle.manifest.embedding)) as table:
             tensors: Tensors = {"transformer.vocab_embedding.weight": table.lazy(TENSOR_NAME, self.dtype)}
             for i in range(config.num_hidden_layers):
                 hf, ours = f"model.layers.{i}", f"transformer.layers.{i}"

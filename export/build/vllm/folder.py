@@ -20,9 +20,10 @@ from storm_edge.export.build.prepare import smoothquant_steps
 from storm_edge.export.build.prepared import Step
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, Part, linears
 from storm_edge.export.build.tensorrt_llm.weights import Tensors, bias, fp8, plain
+from storm_edge.export.checkpoint.head import EMBEDDING, HEAD
+from storm_edge.export.checkpoint.shards import SINGLE_NAME
 from storm_edge.export.checkpoint.weights import (
     NUMPY_DTYPES,
-    SINGLE_NAME,
     Array,
     LazyTensor,
     Weights,
@@ -31,7 +32,7 @@ from storm_edge.export.checkpoint.weights import (
 )
 from storm_edge.export.passes.int4_blocks import block_integers, block_scales
 from storm_edge.export.passes.widen import widen
-from storm_edge.export.trace.decoder import EMBEDDING, FINAL_NORM, HEAD
+from storm_edge.export.trace.decoder import FINAL_NORM
 from storm_edge.runtime.bundle.calibration import Calibration, find_awq, find_language
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import DType, LanguageConfig
@@ -70,9 +71,11 @@ def write_folder(
     elif precision == "int4" and (found := find_awq(bundle, calibration)) is not None:
         steps = [("widen 1", widen), *smoothquant_steps(found, "decoder")]
     dtype, source = _DTYPES[precision], DecoderTensors(bundle, steps)
-    shutil.copytree(bundle.path(bundle.manifest.tokenizer), folder, dirs_exist_ok=True)
+    for name in bundle.manifest.files:
+        if name.rpartition("/")[0] == bundle.manifest.tokenizer:
+            shutil.copyfile(bundle.file(name), folder / Path(name).name)
     left: list[str] = ["lm_head"]
-    with Weights.open(bundle.path(bundle.manifest.embedding)) as table:
+    with Weights.open(bundle.file(bundle.manifest.embedding)) as table:
         tensors: Tensors = {EMBEDDING: table.lazy(TENSOR_NAME, dtype)}
         for i in range(config.num_hidden_layers):
             for norm in ("input_layernorm", "post_attention_layernorm"):
@@ -154,7 +157,7 @@ def _fp8(linear: Linear, source: DecoderTensors, dtype: DType, calibration: Cali
 
 
 def _chosen(calibration: Calibration) -> set[str]:
-    return {x.weight for x in calibration.layers.stages["decoder"].values() if x.quantize}
+    return {x.weight for x in calibration.layers.stages["decoder"].values() if x.quantized_in("fp8")}
 
 
 def _vector(source: DecoderTensors, name: str, config: LanguageConfig, dtype: DType) -> LazyTensor:

@@ -14,9 +14,10 @@ from storm_edge.export.checkpoint.shapes import language_shapes
 from storm_edge.export.checkpoint.weights import Weights, convert, write_safetensors
 from storm_edge.export.trace.decoder import compose_decoder
 from storm_edge.export.trace.embedding import write_embedding
-from storm_edge.runtime.bundle.manifest import Bundle, GraphSpec, Manifest
+from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, GraphSpec, Manifest
 from storm_edge.runtime.config.schema import DType, LanguageConfig, StormConfig
 
+FILES = ("decoder.onnx", "decoder.data", "embedding.safetensors")
 MakeBundle = Callable[[LanguageConfig, DType], Bundle]
 
 
@@ -45,7 +46,7 @@ def decoder_bundle(tmp_path: Path) -> MakeBundle:
             compose_decoder(config, weights, dtype).save(root / "graphs" / "decoder.onnx", "decoder.data")
             write_embedding(weights, root / "graphs" / "embedding.safetensors")
         graph = GraphSpec(file="graphs/decoder.onnx", data="graphs/decoder.data", opset=24, inputs=[], outputs=[])
-        manifest = Manifest(
+        manifest = Manifest.model_construct(  # all that is read of it
             schema_version=1,
             config=StormConfig(dtype=dtype, llm=config),
             dtype=dtype,
@@ -56,7 +57,7 @@ def decoder_bundle(tmp_path: Path) -> MakeBundle:
             operators={},
             checkpoint_sha256="",
             versions={},
-            files={},
+            files={f"graphs/{name}": FileSpec(size=0, sha256="0" * 64) for name in FILES},
         )
         return Bundle(root, manifest, "0" * 64)
 

@@ -132,7 +132,7 @@ def test_int4_scaled_by_a_calibration_is_that_of_the_other_engines(
         g.output: np.exp(rng.normal(0, 1, g.layers[0].shape[0])).astype(np.float32) for g in smoothquant_groups(model)
     }
     found = Calibration(
-        "a", "minmax", "", {}, Layers(stages={}), {"vision": {}, "temporal": {}, "decoder": scales}, "f00"
+        "a", "minmax", "", None, {}, Layers(stages={}), {"vision": {}, "temporal": {}, "decoder": scales}, "f00"
     )
     monkeypatch.setattr(checkpoint, "find_awq", lambda *_: found)
     out = tmp_path / "trtllm"
