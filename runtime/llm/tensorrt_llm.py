@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import secrets
 import weakref
 from collections.abc import Collection, Sequence
@@ -26,6 +25,7 @@ from storm_edge.runtime.llm.base import Finish, Float32Array
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual
+from storm_edge.runtime.llm.tensorrt_llm_limits import EngineLimits
 from storm_edge.runtime.llm.tensorrt_llm_package import executor_bindings, worker_program
 
 _POLL = timedelta(milliseconds=200)  # between looks at whether the user has pressed Ctrl-C
@@ -224,27 +224,6 @@ class TensorRtLlmStream:
             self._cancel.detach()
         else:
             self._cancel()
-
-
-class EngineLimits:
-    """What an engine was compiled for, out of the config.json that trtllm-build leaves beside it."""
-
-    def __init__(self, found: dict[str, Any]) -> None:
-        model, build = found["pretrained_config"], found["build_config"]
-        self.vocabulary, self.dtype = int(model["vocab_size"]), str(model["dtype"])
-        self.ranks = int(model["mapping"]["world_size"])
-        self.input, self.sequence = int(build["max_input_len"]), int(build["max_seq_len"])
-        # The table of all requests together has so many rows.
-        self.visual = int(build["max_prompt_embedding_table_size"]) // int(build["max_batch_size"])
-        self.tokens_per_block = int(build["plugin_config"]["tokens_per_block"])
-
-    @classmethod
-    def read(cls, folder: Path) -> EngineLimits:
-        """Read them; raises EngineError where the folder holds no engine of TensorRT-LLM."""
-        try:
-            return cls(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as e:
-            raise EngineError(f"{folder} holds no engine of TensorRT-LLM ({_line(e)}): build it again.") from e
 
 
 def _wait(executor: Any, request: int) -> list[Any]:
