@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
-from storm_edge.export.checkpoint.initialize import initialize
 from storm_edge.export.export_bundle import export_bundle
+from storm_edge.export.initialize import initialize
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.presets import preset

@@ -19,9 +19,9 @@ from storm_edge.calibration.analysis import Asked
 from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph, some_rows
 from storm_edge.calibration.language import Prompts, watch_decoder
-from storm_edge.export.build.prepare import INT4_KEPT
+from storm_edge.export.build.prepare import INT4_KEPT, nbits_steps
 from storm_edge.export.graph_file import Reader
-from storm_edge.export.passes.nbits_weights import nbits_weights
+from storm_edge.export.passes.int4_blocks import block_integers, block_scales
 from storm_edge.export.passes.smoothquant import Group, smoothquant, smoothquant_groups
 from storm_edge.export.passes.tensors import values
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -90,17 +90,6 @@ def awq_scales(activations: Float32, alpha: float) -> Float32:
     return scales
 
 
-def round_int4(weight: Float32, block: int) -> Float32:
-    """What MatMulNBits's int4 leaves of a weight [inputs, outputs]; see export/passes/nbits_weights.py."""
-    rows, columns = weight.shape
-    padded = np.pad(weight, ((0, -rows % block), (0, 0))).reshape(-1, block, columns)
-    place = np.abs(padded).argmax(axis=1, keepdims=True)
-    scale = np.take_along_axis(padded, place, axis=1) / -8  # (blocks, 1, outputs)
-    steps = np.rint(padded / np.where(scale == 0, np.float32(1), scale)).clip(-8, 7)
-    rounded: Float32 = (steps * scale).astype(np.float32).reshape(-1, columns)[:rows]
-    return rounded
-
-
 def _search(
     bundle: Bundle, prompts: Sequence[Float32], block: int, threads: int | None, detail: Callable[[str], None]
 ) -> tuple[dict[str, Float32], list[AwqGroup]]:
@@ -127,7 +116,7 @@ def _of_group(
     expected = rows @ weight
 
     def error(scale: Float32) -> float:
-        off = (rows / scale) @ round_int4(weight * scale[:, None], block) - expected
+        off = (rows / scale) @ _int4(weight * scale[:, None], block) - expected
         return float(np.linalg.norm(off) / np.linalg.norm(expected))
 
     without = error(np.ones_like(magnitudes))
@@ -137,6 +126,12 @@ def _of_group(
     if not errors[best] <= _GAIN * without:
         return AwqGroup(output, None, without, without), None
     return AwqGroup(output, best, without, errors[best]), tried[best]
+
+
+def _int4(weight: Float32, block: int) -> Float32:
+    """What int4 leaves of a weight [inputs, outputs]."""
+    scales = block_scales(weight, block, 4)
+    return block_integers(weight, scales, block, 4) * scales.repeat(block, axis=0)[: len(weight)]
 
 
 def _activations(
@@ -165,5 +160,6 @@ def _activations(
 def _int4_decoder(bundle: Bundle, scales: dict[str, Float32], block: int, threads: int | None) -> Generator:
     model, readers = fp32_graph(bundle, "decoder", {})
     smoothquant(model, readers, scales)
-    nbits_weights(model, readers, 4, block, in_8=INT4_KEPT)
+    for _, apply in nbits_steps(4, block):
+        apply(model, readers)
     return decoder_of(bundle, model, readers, threads)

@@ -18,6 +18,7 @@ from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.losses import AnswerLoss
 from storm_edge.calibration.observe import Watcher, add_to, give_out
+from storm_edge.export.build.tensorrt_llm.weights import kv_names
 from storm_edge.export.graph_file import Reader, save_model
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -102,11 +103,15 @@ class Language:
     def run(
         self, bundle: Bundle, threads: int | None, detail: Callable[[str], None]
     ) -> tuple[list[LinearLayer], Mapping[str, Histogram]]:
-        """The decoder's linear layers, and what each of their inputs holds; raises BuildError for NaN and infinity."""
+        """The decoder's linear layers, and what their inputs and the keys and values hold, by the tensor's name.
+
+        Raises BuildError for NaN and infinity.
+        """
         prompts = Prompts.read(bundle, self.asked, self.prompts, threads, detail)
         model, readers = fp32_graph(bundle, "decoder", {})
         layers = linear_layers(model)
-        seen = {layer.input: Histogram() for layer in layers}
+        cached = [name for i in range(bundle.config.llm.num_hidden_layers) for name in kv_names(i)]
+        seen = {name: Histogram() for name in [*(layer.input for layer in layers), *cached]}
         for made in watch_decoder(bundle, model, readers, list(seen), prompts.rows, threads, detail):
             for name, values in made.items():
                 add_to(seen[name], "decoder", name, values)

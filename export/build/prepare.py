@@ -9,9 +9,10 @@ import onnx
 from storm_edge.export.build.options import FIRST_ATTENTION, FIRST_DECODER, FIRST_FUNCTIONS, BuildOptions, Version
 from storm_edge.export.build.prepared import Pass, Step, prepared_graph
 from storm_edge.export.graph_file import Reader
+from storm_edge.export.passes.block_weights import block_weights
 from storm_edge.export.passes.drop_softmax_precision import drop_softmax_precision
 from storm_edge.export.passes.fuse_decoder import fuse_decoder
-from storm_edge.export.passes.int4_weights import int4_weights
+from storm_edge.export.passes.int4_blocks import Bits
 from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.nbits_weights import nbits_weights
@@ -143,12 +144,10 @@ def onnxruntime_decoder_steps(bundle: Bundle, calibration: Calibration | None, o
     def fuse(model: onnx.ModelProto, _: dict[str, Reader]) -> None:
         fuse_decoder(model, bundle.config.llm, length)
 
-    def shrink(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
-        nbits_weights(model, readers, 4, options.int4_block, in_8=INT4_KEPT)
-
+    blocks, nbits = nbits_steps(4, options.int4_block)
     return [
-        *_typed(bundle.manifest.dtype, "float16", smoothquant_steps(calibration, "decoder")),
-        (f"nbits 3 4 {options.int4_block}", shrink),
+        *_typed(bundle.manifest.dtype, "float16", [*smoothquant_steps(calibration, "decoder"), blocks]),
+        nbits,
         (f"fuse decoder 1 {length}", fuse),
     ]
 
@@ -183,8 +182,8 @@ def _decoder(bundle: Bundle, precision: str, calibration: Calibration | None, op
     """The passes to a decoder's types."""
     stored, wanted = bundle.manifest.dtype, _DECODER_DTYPES[precision]
     if precision == "int4":
-        scaled = smoothquant_steps(calibration, "decoder")
-        return [*_typed(stored, wanted, scaled), (f"int4 1 {options.int4_block}", _int4(options.int4_block))]
+        blocks = (f"int4 2 {options.int4_block}", _int4(options.int4_block))
+        return _typed(stored, wanted, [*smoothquant_steps(calibration, "decoder"), blocks])
     if precision == "fp8" and calibration is not None:
         return [*_typed(stored, wanted), quantize_step(calibration, "decoder", "fp8")]
     return _typed(stored, wanted)
@@ -200,9 +199,9 @@ def _length(bundle: Bundle, options: BuildOptions) -> int:
 
 
 def _typed(stored: DType, wanted: DType, between: Sequence[Step] = ()) -> list[Step]:
-    """From the bundle's type to an engine's; between two half types by way of fp32, in which `between` is applied."""
-    if stored == wanted:
-        return list(between)
+    """From the bundle's type to an engine's; by way of fp32 where there is something to do in it: `between`."""
+    if stored == wanted and not between:
+        return []
     steps: list[Step] = [] if stored == "float32" else [("widen 1", widen)]
     steps += between
     return steps if wanted == "float32" else [*steps, (f"narrow 1 {wanted}", _narrow(wanted))]
@@ -212,9 +211,21 @@ def _narrow(dtype: DType) -> Pass:
     return lambda model, readers: narrow(model, readers, dtype)
 
 
+def nbits_steps(bits: Bits, block: int) -> tuple[Step, Step]:
+    """The passes to ONNX Runtime's int4 or int8 weights: the numbers, then its form of them."""
+
+    def shrink(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        block_weights(model, readers, bits, block, in_8=INT4_KEPT, partial=True)
+
+    def pack(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        nbits_weights(model, readers)
+
+    return (f"blocks 1 {bits} {block}", shrink), ("nbits 4", pack)
+
+
 def _int4(block: int) -> Pass:
     def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
-        if not int4_weights(model, readers, block, INT4_KEPT):
+        if not block_weights(model, readers, 4, block, keep=INT4_KEPT):
             raise TargetError(f"no layer's inputs are a multiple of {block}: choose a smaller --int4-block.")
 
     return apply

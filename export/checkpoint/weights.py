@@ -40,7 +40,12 @@ NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 _READ_CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "U8": "uint8"}
-_WRITE_CODES = {name: code for code, name in _READ_CODES.items()} | {"int8": "I8", "bool": "BOOL", "float64": "F64"}
+_WRITE_CODES = {name: code for code, name in _READ_CODES.items()} | {
+    "int8": "I8",
+    "bool": "BOOL",
+    "float64": "F64",
+    "float8_e4m3fn": "F8_E4M3",
+}
 
 
 @dataclass(frozen=True)

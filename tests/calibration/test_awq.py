@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.calibration.awq import Awq, awq_scales, round_int4
+from storm_edge.calibration.awq import Awq, awq_scales
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.decoder import decoder_of, fp32_decoder
 from storm_edge.calibration.graphs import fp32_graph
@@ -18,8 +17,6 @@ from storm_edge.calibration.language import describe_all
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.onnxruntime.simulated import build_simulated
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.graph_file import Reader
-from storm_edge.export.passes.nbits_weights import nbits_weights
 from storm_edge.export.passes.smoothquant import smoothquant, smoothquant_groups
 from storm_edge.runtime.bundle.calibration import find_awq
 from storm_edge.runtime.bundle.engine import CheckResult
@@ -38,20 +35,6 @@ def clips(number: int = 8) -> Iterator[NDArray[np.uint8]]:
 
 def off(results: list[CheckResult]) -> float:
     return 1 - min(r.value for r in results if (r.stage, r.metric) == ("decoder", "cosine"))
-
-
-def test_rounding_is_that_of_the_weights_that_are_stored() -> None:
-    weight = np.random.default_rng(0).normal(size=(96, 5)).astype(np.float32)
-    weight[:32, 2] = 0
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, s]) for n, s in (("x", 96), ("y", 5)))
-    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")
-    graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(weight, "w")])
-    readers: dict[str, Reader] = {}
-    nbits_weights(helper.make_model(graph), readers, 4, 64, frozenset())
-    packed, scale = readers["w.int4"](), readers["w.scale"]()
-    steps = np.stack([packed & 15, packed >> 4], axis=-1).reshape(5, 2, 64).astype(np.float32) - 8
-    stored = (steps * scale[..., None]).reshape(5, -1)[:, :96].T
-    np.testing.assert_allclose(round_int4(weight, 64), stored, rtol=1e-6, atol=1e-7)
 
 
 def test_scales_grow_with_the_activations_and_silent_channels_stay() -> None:

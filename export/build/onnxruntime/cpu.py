@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx
-
 from storm_edge.export.build.onnxruntime.publish import publish_onnxruntime
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.prepare import INT4_KEPT, quantize_step, smoothquant_steps
+from storm_edge.export.build.prepare import nbits_steps, quantize_step, smoothquant_steps
 from storm_edge.export.build.prepared import Step
 from storm_edge.export.build.unread import refuse_unread
-from storm_edge.export.graph_file import Reader
-from storm_edge.export.passes.nbits_weights import Bits, nbits_weights
+from storm_edge.export.passes.int4_blocks import Bits
 from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle.calibration import find_awq, find_calibration
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_name
@@ -88,12 +85,7 @@ def build_cpu(
 
 
 def _small_weights(precision: str, int4_block: int) -> list[Step]:
-    """The pass that makes the language model's weights int8 or int4; none for fp32."""
+    """The passes that make the language model's weights int8 or int4; none for fp32."""
     if precision not in _BITS:
         return []
-    bits, block = _BITS[precision], int4_block if precision == "int4" else _INT8_BLOCK
-
-    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
-        nbits_weights(model, readers, bits, block, in_8=INT4_KEPT)
-
-    return [(f"nbits 3 {bits} {block}", apply)]
+    return [*nbits_steps(_BITS[precision], int4_block if precision == "int4" else _INT8_BLOCK)]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,7 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from storm_edge.export.graph_file import load_model, save_model
-from storm_edge.export.passes.int4_weights import int4_weights
 from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.pin_length import pin_length
@@ -128,33 +126,3 @@ def test_pinning_fixes_the_axis_everywhere_and_no_other(bundle: Path) -> None:
     }
     assert shapes["past_key_0"] == shapes["present_value_3"] == [1, 2, 2048, 32]
     assert shapes["inputs_embeds"] == [1, "sequence", 128]
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_int4_weights_are_within_half_a_step_of_the_weight(kind: type, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    weight = (rng.normal(size=(64, 6)) * rng.uniform(0.1, 10, 6)).astype(kind)
-    weight[:32, 0] = 0
-    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    x = helper.make_tensor_value_info("x", dtype, [2, 64])
-    y = helper.make_tensor_value_info("y", dtype, [2, 6])
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [numpy_helper.from_array(weight, "w")]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
-    readers: dict = {}
-    assert int4_weights(model, readers, 32, frozenset()) == ["w"]
-    save_model(model, tmp_path / "g.onnx", "g.data", readers)
-    onnx.checker.check_model(str(tmp_path / "g.onnx"), full_check=True)
-    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "g.onnx").graph.initializer}
-    scale = np.repeat(stored["w.scale"].astype(np.float32), 32, axis=0)
-    error = np.abs(stored["w.int4"].astype(np.float32) * scale - weight.astype(np.float32))
-    assert (error <= 0.51 * scale).all()
-    assert (stored["w.int4"].astype(int).min(), stored["w.int4"].astype(int).max()) == (-7, 7)
-
-
-def test_int4_leaves_what_it_is_told_to_keep_and_what_does_not_divide(bundle: Path) -> None:
-    loaded = load_model(bundle / "graphs" / "decoder.onnx")
-    done = int4_weights(loaded.model, dict(loaded.tensors), 128, frozenset({"model.embed_tokens.weight"}))
-    assert len(done) == 4 * 7  # 128 and 384 inputs
-    assert int4_weights(load_model(bundle / "graphs" / "decoder.onnx").model, {}, 100, frozenset()) == []

@@ -1,0 +1,1 @@
+"""The language model as a Hugging Face folder, which vLLM and other engines read."""

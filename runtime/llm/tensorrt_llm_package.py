@@ -1,0 +1,59 @@
+"""The package tensorrt_llm on this machine: whether it is there, and of the line that compiles engines."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from pathlib import Path
+from typing import Any
+
+from storm_edge.runtime.errors import EngineError
+
+PACKAGE = "tensorrt_llm"
+FIRST, PAST = (1, 2), (1, 3)
+NEEDED = "1.2.1"
+
+
+def require_package() -> str:
+    """Its version; raises EngineError where it is missing, older than 1.2, or of the lines without compiled engines."""
+    try:
+        version = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as e:
+        raise EngineError(
+            f"{PACKAGE} is not installed: pip install {PACKAGE}=={NEEDED} from NVIDIA's package index in an environment"
+            " of its own (its PyTorch and TensorRT are not those of the other engines), with storm-edge beside it."
+        ) from e
+    match = re.match(r"(\d+)\.(\d+)", version)
+    found = (int(match[1]), int(match[2])) if match else (0, 0)
+    if found >= PAST:
+        raise EngineError(
+            f"{PACKAGE} {version} has no compiled engines any more, they ended with 1.2: install {PACKAGE}=={NEEDED} in"
+            " an environment of its own, or build with --llm vllm or --llm tensorrt."
+        )
+    if found < FIRST:
+        raise EngineError(f"{PACKAGE} {version} is older than what engines are written for: install {NEEDED}.")
+    return version
+
+
+def executor_bindings() -> Any:
+    """The bindings of its C++ Executor; raises EngineError where they cannot be loaded."""
+    require_package()
+    try:
+        return importlib.import_module(f"{PACKAGE}.bindings.executor")
+    except (ImportError, OSError, RuntimeError) as e:
+        raise EngineError(
+            f"{PACKAGE} cannot be loaded ({' '.join(str(e).split())}): its CUDA driver, MPI and TensorRT must be"
+            f" those of {NEEDED}; see `storm doctor`."
+        ) from e
+
+
+def worker_program() -> Path:
+    """The program that runs a rank of an engine for several GPUs; raises EngineError where it is missing."""
+    package = importlib.import_module(PACKAGE)
+    path = Path(str(package.__file__)).parent / "bin" / "executorWorker"
+    if not path.is_file():
+        raise EngineError(
+            f"{path} is missing, which runs an engine on several GPUs: install {PACKAGE}=={NEEDED} again."
+        )
+    return path

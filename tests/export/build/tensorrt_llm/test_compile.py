@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from storm_edge.export.build.tensorrt_llm import compile as compiling
+from storm_edge.export.build.tensorrt_llm.compile import Limits, build_command, compile_checkpoint, limits
+from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.errors import BuildError, TargetError
+
+# Of tensorrt_llm/commands/build.py and plugin/plugin.py, by their argparse: the words that a flag takes, None for any.
+FLAGS: dict[str, set[str] | None] = {
+    "--checkpoint_dir": None,
+    "--output_dir": None,
+    "--workers": None,
+    "--max_batch_size": None,
+    "--max_beam_width": None,
+    "--max_input_len": None,
+    "--max_seq_len": None,
+    "--max_num_tokens": None,
+    "--max_multimodal_len": None,
+    "--gemm_plugin": {"auto", "float16", "float32", "bfloat16", "int32", "fp8", "nvfp4", "disable"},
+    "--gpt_attention_plugin": {"auto", "float16", "float32", "bfloat16", "int32", "disable"},
+    "--remove_input_padding": {"enable", "disable"},
+    "--kv_cache_type": {"continuous", "paged", "disabled"},
+    "--use_paged_context_fmha": {"enable", "disable"},
+    "--use_fp8_context_fmha": {"enable", "disable"},
+}
+
+
+def test_the_limits_come_from_the_token_budget() -> None:
+    config = preset("storm-7b")
+    found = limits(config, 128, None)
+    assert found == Limits(32 * 256, 32 * 256 + 1024, 32 * 256 + 2048)
+    assert limits(config, 128, 16384) == Limits(8192, 16384 - 1024, 16384)
+    assert limits(config, 4, 512) == Limits(256, 512 - 64, 512)
+
+
+@pytest.mark.parametrize(("frames", "length"), [(128, 8192), (1024, None), (4, 40000)])
+def test_a_budget_that_does_not_fit_is_refused(frames: int, length: int | None) -> None:
+    with pytest.raises(TargetError, match="give fewer --max-frames, or another --max-length"):
+        limits(preset("storm-7b"), frames, length)
+
+
+@pytest.mark.parametrize("fp8_cache", [False, True])
+def test_every_word_of_the_command_is_one_that_trtllm_build_knows(fp8_cache: bool) -> None:
+    words = build_command(Path("a"), Path("b"), Limits(100, 200, 300), 2, fp8_cache)
+    given = dict(zip(words[1::2], words[2::2], strict=True))
+    assert words[0] == "trtllm-build"
+    for flag, value in given.items():
+        assert flag in FLAGS
+        assert FLAGS[flag] is None or value in FLAGS[flag]
+    assert (given["--max_multimodal_len"], given["--max_num_tokens"], given["--workers"]) == ("400", "200", "2")
+    assert ("--use_fp8_context_fmha" in given) == fp8_cache
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in place of trtllm-build that says and does what `script` holds."""
+    path = tmp_path / "program"
+    path.write_text(f"#!{sys.executable}\nexec(open({str(tmp_path / 'script')!r}).read())\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(compiling, "_program", lambda: str(path))
+    monkeypatch.setattr(compiling, "require_package", lambda: "1.2.1")
+    return tmp_path / "script"
+
+
+def test_progress_is_shown_and_everything_is_logged(program: Path, tmp_path: Path) -> None:
+    program.write_text(
+        "import os, sys\n"
+        "os.mkdir(sys.argv[2])\n"
+        "print('[11/24/2026-10:00:00] [TRT-LLM] [I] Build TensorRT engine Unnamed Network 0', flush=True)\n"
+        "print('something else', file=sys.stderr)\n"
+        "open(sys.argv[2] + '/config.json', 'w').write('{}')\n"
+    )
+    steps: list[str] = []
+    out, log = tmp_path / "out", tmp_path / "compile.log"
+    compile_checkpoint(["trtllm-build", "--output_dir", str(out)], out, log, steps.append)
+    assert steps == ["Build TensorRT engine Unnamed Network 0"]
+    said = log.read_text().splitlines()
+    assert said[0] == f"trtllm-build --output_dir {out}"
+    assert "something else" in said
+    assert json.loads((out / "config.json").read_text()) == {}
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("print('[TRT] [E] Error Code 2: OutOfMemory (Requested size was 1 bytes.)'); raise SystemExit(1)", "ran out"),
+        ("print('CUDA error: no kernel image is available for execution'); raise SystemExit(1)", "no such kernels"),
+        ("print('RuntimeError: Required but not provided tensors:{x}'); raise SystemExit(1)", "another version's"),
+        ("print('[TRT-LLM] [E] heads must divide'); print('bye'); raise SystemExit(3)", "heads must divide"),
+        ("import os; os.kill(os.getpid(), 9)", "ended by signal 9"),
+        ("print('done')", "done"),  # without an engine
+    ],
+)
+def test_a_failure_is_explained_and_leaves_nothing(script: str, said: str, program: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "compile.log"
+    out.mkdir()
+    program.write_text(script)
+    with pytest.raises(BuildError, match=f"trtllm-build failed: .*{said}.*{log}"):
+        compile_checkpoint(["trtllm-build", "--output_dir", str(out)], out, log, lambda _: None)
+    assert not out.exists()
+
+
+def test_where_it_cannot_run_the_command_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    command = build_command(tmp_path / "a b", tmp_path / "out", Limits(1, 2, 3), 1, False)
+    with pytest.raises(TargetError, match=r"is not installed.* Then run `trtllm-build .*'.*/a b' --output_dir"):
+        compile_checkpoint(command, tmp_path / "out", tmp_path / "log", lambda _: None)
+    monkeypatch.setattr(compiling, "require_package", lambda: "1.2.1")
+    with pytest.raises(TargetError, match="trtllm-build is not on the path: activate the environment of tensorrt_llm"):
+        compile_checkpoint(command, tmp_path / "out", tmp_path / "log", lambda _: None)
+    assert not (tmp_path / "log").exists()
