@@ -95,7 +95,7 @@ COVERED_BY = {
     "runtime/llm/base.py": "runtime/llm/test_generate.py",
     "runtime/llm/sandbox.py": "runtime/llm/test_template.py",
     "runtime/llm/template_child.py": "runtime/llm/test_template.py",
-    "runtime/llm/tensorrt_llm_limits.py": "export/build/tensorrt_llm/test_compile.py",
+    "runtime/llm/tensorrt_llm_limits.py": "runtime/llm/test_tensorrt_llm.py",
     "runtime/llm/tensorrt_llm_package.py": "runtime/llm/test_tensorrt_llm.py",
     "runtime/llm/tensorrt.py": "runtime/sessions/test_contract.py",
     "runtime/machine/doctor.py": "cli/test_main.py",

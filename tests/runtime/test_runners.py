@@ -16,7 +16,8 @@ from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, read_engine
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, to_json
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle
+from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import sealed
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm import onnxruntime as llm
