@@ -137,10 +137,11 @@ test-sanitize: $(STAMP) ## The CPU kernels' tests under AddressSanitizer, UBSan 
 	  echo "storm_cpu_test with $$sanitizers:"; $$build/storm_cpu_test; \
 	done
 
-fuzz: $(STAMP) ## Damaged videos, models and calibrations, 500 hostile bundles, 50 killed commands (minutes)
+fuzz: $(STAMP) ## Damaged files, 500 hostile bundles, the operators under sanitizers, 50 killed commands (minutes)
 	@failed=0; \
 	$(BIN)/python tests/fuzz/run.py --videos 500 --models 200 --calibrations 200 || failed=1; \
 	$(BIN)/python tests/fuzz/bundles.py --cases 500 || failed=1; \
+	$(BIN)/python tests/fuzz/operators.py --seconds 60 || failed=1; \
 	$(BIN)/python tests/fuzz/kill.py --kills 50 || failed=1; \
 	echo "fuzz: $$([ $$failed = 0 ] && echo passed || echo FAILED) in $$SECONDS s"; exit $$failed
 

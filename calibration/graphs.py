@@ -14,7 +14,6 @@ from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 
 Scales = Mapping[Stage, Mapping[str, NDArray[np.float32]]]  # by the name of a norm's output, [channels]
-VISION_BATCH = 8  # frames
 
 
 def fp32_graph(bundle: Bundle, stage: Stage, scales: Scales) -> tuple[onnx.ModelProto, dict[str, Reader]]:

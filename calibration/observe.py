@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from storm_edge.calibration.graphs import VISION_BATCH, Scales, fill_groups, fp32_graph
+from storm_edge.calibration.graphs import Scales, fill_groups, fp32_graph
 from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.methods import Method
 from storm_edge.calibration.thresholds import find_range
@@ -21,6 +21,7 @@ from storm_edge.export.graph_file import save_model
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 

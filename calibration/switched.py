@@ -16,13 +16,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.calibration.graphs import VISION_BATCH, Scales, fill_groups, fp32_graph
+from storm_edge.calibration.graphs import Scales, fill_groups, fp32_graph
 from storm_edge.export.graph_file import Reader, save_model
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers, quantize
 from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range, Scheme
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 SWITCHES = "quantized"

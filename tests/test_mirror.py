@@ -88,6 +88,7 @@ COVERED_BY = {
     "runtime/bundle/contract.py": "runtime/bundle/test_graphs.py",
     "runtime/bundle/onnx_messages.py": "runtime/bundle/test_graphs.py",
     "runtime/bundle/records.py": "runtime/bundle/test_manifest.py",
+    "runtime/config/sizes.py": "runtime/llm/test_kv_cache.py",
     "runtime/config/presets.py": "runtime/config/test_schema.py",
     "runtime/errors.py": "cli/test_main.py",
     "runtime/llm/decoder.py": "runtime/llm/test_onnxruntime.py",

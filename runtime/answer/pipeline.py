@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.answer.conversation import Conversation, Turns
-from storm_edge.runtime.answer.stages import VISION_BATCH, Float32, Stages
+from storm_edge.runtime.answer.stages import Float32, Stages
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
+from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage
+from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.runners import RUNNERS, function
 from storm_edge.runtime.sessions.base import Session
 
-VISION_BATCH = 8  # frames; more gain nothing on a CPU, and memory for activations grows with them
 Float32 = NDArray[np.float32]
 
 

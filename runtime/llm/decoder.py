@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from storm_edge.runtime.config.sizes import CHUNK
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.base import Float32Array
 from storm_edge.runtime.llm.embedding import EmbeddingTable
-
-CHUNK = 256  # tokens of a prompt computed at once, which bounds the attention's memory
 
 
 class StepwiseDecoder(ABC):

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storm_edge.runtime.config.sizes import STEP
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import import_onnxruntime
-
-# A step costs one copy; a token of room that is not used yet costs attention in every layer.
-STEP = 512
 
 
 class KvCache:

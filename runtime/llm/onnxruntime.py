@@ -12,9 +12,10 @@ import numpy.typing as npt
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import LanguageConfig
+from storm_edge.runtime.config.sizes import CHUNK
 from storm_edge.runtime.errors import BundleError, EngineError, UsageError
 from storm_edge.runtime.llm.base import Generator
-from storm_edge.runtime.llm.decoder import CHUNK, StepwiseDecoder
+from storm_edge.runtime.llm.decoder import StepwiseDecoder
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.config.sizes import STEP
 from storm_edge.runtime.plan.work import (
     PREFILL_CHUNK,
     Linear,
@@ -16,7 +17,6 @@ from storm_edge.runtime.plan.work import (
 )
 
 VISION_LARGEST_BATCH = 16  # frames of the engine's profile, for which its context is made
-KV_STEP = 512  # positions; caches are multiples of it
 TACTICS = 32 * 2**20  # scratch that a matrix product may take: cuBLASLt's usual workspace
 
 
@@ -106,4 +106,4 @@ def unfused_attention(config: StormConfig) -> float:
 
 def cache_length(tokens: int, context: int) -> int:
     """Positions of the KV cache for `tokens`, of a model made for `context`."""
-    return max(tokens, min(math.ceil(tokens / KV_STEP) * KV_STEP, context))
+    return max(tokens, min(math.ceil(tokens / STEP) * STEP, context))

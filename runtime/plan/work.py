@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.config.sizes import VISION_BATCH
 
-VISION_BATCH = 8  # frames a run
 PREFILL_CHUNK = 256  # tokens a run
 INT4_BLOCK = 128  # weights that share a 16-bit scale
 

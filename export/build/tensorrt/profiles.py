@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.runtime.answer.stages import VISION_BATCH
 from storm_edge.runtime.bundle.engine import ProfileShapes
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.config.sizes import CHUNK, LARGEST_VISION_BATCH, VISION_BATCH
 from storm_edge.runtime.errors import UsageError
 
-CHUNK = 256  # tokens of one prefill step
 _TOGETHER = ("inputs_embeds", "position_ids")  # as many positions as embeddings
 
 
@@ -24,7 +23,11 @@ def profiles(bundle: Bundle, options: BuildOptions) -> dict[Stage, dict[str, Pro
     chunk = min(CHUNK, options.max_length or CHUNK)
     clip = [1, min(32 // k * k or k, longest), config.tokens_per_frame, width]
     made: dict[Stage, dict[str, ProfileShapes]] = {
-        "vision": {"frames": ProfileShapes(min=[1, side, side, 3], opt=[8, side, side, 3], max=[16, side, side, 3])},
+        "vision": {
+            "frames": ProfileShapes(
+                min=[1, side, side, 3], opt=[VISION_BATCH, side, side, 3], max=[LARGEST_VISION_BATCH, side, side, 3]
+            )
+        },
         "temporal": {"tokens": ProfileShapes(min=[1, k, *clip[2:]], opt=clip, max=[1, longest, *clip[2:]])},
         # Most steps decode one token; a prefill step is long enough to be efficient anyway.
         "decoder": {

@@ -5,9 +5,7 @@ import math
 import pytest
 
 from storm_edge.export.checkpoint.shapes import TensorShapes, language_shapes, temporal_shapes, vision_shapes
-from storm_edge.runtime.answer import stages
 from storm_edge.runtime.config.presets import PRESETS, preset
-from storm_edge.runtime.llm import kv_cache
 from storm_edge.runtime.plan import memory, work
 
 
@@ -75,8 +73,3 @@ def test_one_directional_and_unpooled_models_are_counted_as_they_are() -> None:
     assert memory.temporal_activations(one, 32, "fp16") < memory.temporal_activations(config, 32, "fp16")
     none = config.model_copy(update={"temporal": config.temporal.model_copy(update={"num_layers": 0})})
     assert memory.temporal_weights(none, "fp16") == 0
-
-
-def test_the_runtime_has_the_batch_and_the_cache_steps_that_are_planned_with() -> None:
-    assert stages.VISION_BATCH == work.VISION_BATCH
-    assert kv_cache.STEP == memory.KV_STEP
