@@ -14,6 +14,7 @@ from storm_edge.export.passes.tensors import FLOATS, retype
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.selective_scan import op as selective_scan
 from storm_edge.runtime.config.schema import DType
+from storm_edge.runtime.errors import BuildError
 
 # Positions that are f32 whatever T is.
 _F32_INPUTS = {
@@ -149,5 +150,9 @@ class _Narrower:
 
 def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Every value with its type, by onnx's own inference."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError as e:
+        reason = " ".join(str(e).split())
+        raise BuildError(f"the graph contradicts itself ({reason}): export the bundle again.") from e
     return [*inferred.graph.value_info, *inferred.graph.output]

@@ -14,7 +14,7 @@ from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.pin_length import pin_length
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.errors import BuildError, UsageError
 
 
 def float_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -126,3 +126,13 @@ def test_pinning_fixes_the_axis_everywhere_and_no_other(bundle: Path) -> None:
     }
     assert shapes["past_key_0"] == shapes["present_value_3"] == [1, 2, 2048, 32]
     assert shapes["inputs_embeds"] == [1, "sequence", 128]
+
+
+def test_a_graph_whose_shapes_contradict_each_other_is_refused_in_one_line() -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy")
+    weight = numpy_helper.from_array(np.ones((3, 3), np.float32), "w")
+    middle = helper.make_tensor_value_info("m", TensorProto.FLOAT, [1, 7])
+    nodes = [helper.make_node("Relu", ["x"], ["m"]), helper.make_node("MatMul", ["m", "w"], ["y"])]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], [weight], value_info=[middle]))
+    with pytest.raises(BuildError, match="the graph contradicts itself"):
+        narrow(model, {}, "float16")
