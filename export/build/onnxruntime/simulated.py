@@ -11,6 +11,7 @@ from collections.abc import Callable
 from storm_edge.export.build.onnxruntime.publish import publish_onnxruntime
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import simulated_steps
+from storm_edge.export.build.unread import refuse_unread
 from storm_edge.runtime.bundle.calibration import calibration_of
 from storm_edge.runtime.bundle.engine import SIMULATED, EngineRecord, engine_name
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -25,13 +26,14 @@ def build_simulated(
 ) -> EngineRecord:
     """Prepare, verify and publish `<the target's engine>-simulated`, which runs only where it is named.
 
-    Raises UsageError for a target that needs no simulation, TargetError for what it cannot do, BuildError where a
+    Raises UsageError for a target that needs no simulation and for options that nothing would read, TargetError for what it cannot do, BuildError where a
     calibration is missing, ParityError where the engine fails verification and not `options.allow_mismatch`.
     """
     if not RUNNERS[where.runner].compiles:
         raise UsageError(f"--simulate stands in for TensorRT: build {where.name} without it, here or where it is.")
     precision = check_precision(where, options.precision)
     llm_precision = check_llm_precision(where, options.llm_precision)
+    refuse_unread(bundle, precision, llm_precision, options)
     calibration = calibration_of(bundle, precision, llm_precision, options.calibration)
     return publish_onnxruntime(
         bundle,
