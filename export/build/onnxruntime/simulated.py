@@ -26,9 +26,9 @@ def build_simulated(
 ) -> EngineRecord:
     """Prepare, verify and publish `<the target's engine>-simulated`, which runs only where it is named.
 
-    Raises UsageError for a target that needs no simulation and for options that nothing would read, TargetError for what
-    it cannot do, BuildError where a calibration is missing, ParityError where the engine fails verification and not
-    `options.allow_mismatch`.
+    Raises UsageError for a target that needs no simulation and for options that nothing would read, TargetError for
+    what it cannot do, BuildError where a calibration is missing, ParityError where the engine fails verification and
+    not `options.allow_mismatch`.
     """
     if not RUNNERS[where.runner].compiles:
         raise UsageError(f"--simulate stands in for TensorRT: build {where.name} without it, here or where it is.")
