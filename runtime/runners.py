@@ -7,7 +7,6 @@ model, and one that builds its engines. Functions are named, not imported: a mac
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -103,8 +102,3 @@ def function(place: str) -> Any:
     """The function that a row of the table names "module:function"."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def words_of(names: Mapping[Any, str]) -> str:
-    """The runners of an engine's stages in words, each once."""
-    return ", ".join(dict.fromkeys(RUNNERS[name].words for name in names.values()))

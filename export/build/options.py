@@ -9,7 +9,6 @@ from storm_edge.runtime.bundle.manifest import STAGES, Stage
 from storm_edge.runtime.errors import UsageError
 
 Version = tuple[int, int]
-OLDEST: Version = (10, 3)  # JetPack 6.2's; before it plugins are of another kind
 # What TensorRT can from which version on.
 FIRST_FUNCTIONS: Version = (10, 7)  # a registered plugin is preferred to a function body of its name
 FIRST_ATTENTION: Version = (10, 14)  # the parser's Attention importer

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from storm_edge.export.build.options import FIRST_DECODER, OLDEST, BuildOptions, Version, parse_version
+from storm_edge.export.build.options import FIRST_DECODER, BuildOptions, Version, parse_version
 from storm_edge.runtime.bundle.engine import engine_name
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import TargetError
@@ -70,7 +70,7 @@ def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
         raise TargetError("TensorRT for RTX has versions of its own: leave --tensorrt out for target rtx.")
     if versioned:
         version = options.tensorrt or (installed_tensorrt(RUNNERS[where.runner].package) if present else None) or NEWEST
-        if parse_version(version) < OLDEST:
+        if parse_version(version) < parse_version(RUNNERS[where.runner].oldest):
             newer = f"{where.releases[0].name} or newer brings one" if where.integrated else "--tensorrt 10.3 or newer"
             raise TargetError(f"TensorRT {version} is older than 10.3, the first that these graphs build on: {newer}.")
     # A TensorRT too old for the language model leaves it to ONNX Runtime, where the target has that.
