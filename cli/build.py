@@ -72,8 +72,8 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     check_llm_precision(where, options["llm_precision"])
     opened = Bundle.open(bundle)
     from storm_edge.export.build.build import build
+    from storm_edge.export.build.goal import device_command
     from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
-    from storm_edge.export.build.tensorrt.goal import device_command
 
     chosen = BuildOptions(
         precision=options["precision"],

@@ -48,7 +48,7 @@ COVERED_BY = {
     "export/build/prepared.py": "export/build/tensorrt/test_build.py",
     "export/build/tensorrt/compile_child.py": "export/build/tensorrt/test_compile.py",
     "export/build/tensorrt/compile_job.py": "export/build/tensorrt/test_compile.py",
-    "export/build/tensorrt/goal.py": "export/build/tensorrt/test_build.py",
+    "export/build/goal.py": "export/build/tensorrt/test_build.py",
     "export/build/tensorrt/profiles.py": "export/build/tensorrt/test_build.py",
     "export/build/unread.py": "export/build/tensorrt/test_build.py",
     "export/build/unused.py": "export/build/tensorrt/test_build.py",

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from storm_edge.export.build.goal import Goal, device_command, require_installed, resolve, timing_cache
 from storm_edge.export.build.options import BuildOptions, abilities
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.goal import Goal, device_command, require_installed, resolve, timing_cache
 from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.export.build.unread import refuse_unread
 from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure

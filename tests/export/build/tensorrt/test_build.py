@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from storm_edge.export.build import goal as goals
+from storm_edge.export.build.goal import device_command, resolve
 from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages, parse_version
 from storm_edge.export.build.tensorrt import build as module
-from storm_edge.export.build.tensorrt import goal as goals
 from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
-from storm_edge.export.build.tensorrt.goal import device_command, resolve
 from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
