@@ -16,45 +16,50 @@ from pathlib import Path
 
 from models import MODELS
 
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.machine.doctor import examine
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import target
 
 SMS = (86, 89, 120)
-# stage, precision, language model's precision, TensorRT's version, what to call it
-FORMS: tuple[tuple[Stage, str, str, tuple[int, int], str], ...] = (
-    ("vision", "fp16", "bf16", (10, 15), "fp16, Attention operator"),
-    ("vision", "bf16", "bf16", (10, 15), "bf16, Attention operator"),
-    ("vision", "fp16", "bf16", (10, 7), "fp16, lowered to opset 20"),
-    ("temporal", "fp16", "bf16", (10, 15), "fp16, function bodies"),
-    ("temporal", "bf16", "bf16", (10, 15), "bf16, function bodies"),
-    ("decoder", "fp16", "bf16", (10, 15), "bf16"),
-    ("decoder", "fp16", "fp16", (10, 15), "fp16"),
-    ("decoder", "fp16", "int4", (10, 15), "int4 blocks of 128, bf16 activations"),
+# stage, precision, language model's precision, target whose graphs these are, TensorRT's version, what to call it
+FORMS: tuple[tuple[Stage, str, str, str, str | None, str], ...] = (
+    ("vision", "fp16", "bf16", "rtx", None, "fp16, Attention operator"),
+    ("vision", "bf16", "bf16", "rtx", None, "bf16, Attention operator"),
+    ("vision", "fp16", "bf16", "orin", "10.7", "fp16, lowered to opset 20"),
+    ("temporal", "fp16", "bf16", "rtx", None, "fp16, function bodies"),
+    ("temporal", "bf16", "bf16", "rtx", None, "bf16, function bodies"),
+    ("decoder", "fp16", "bf16", "rtx", None, "bf16"),
+    ("decoder", "fp16", "fp16", "rtx", None, "fp16"),
+    ("decoder", "fp16", "int4", "rtx", None, "int4 blocks of 128, bf16 activations"),
 )
 
 
-def report(name: str, bundle: Bundle, folder: Path) -> None:
+def report(title: str, bundle: Bundle, folder: Path) -> None:
     """Print one model's table."""
-    options = BuildOptions(max_frames=32, max_length=min(4096, bundle.config.llm.max_position_embeddings))
-    print(f"\n## {name}\n")
+    longest = bundle.config.llm.max_position_embeddings
+    print(f"\n## {title}\n")
     print("| graph | form | SM | result | seconds | engine | builder's peak |\n|---|---|---|---|---|---|---|")
-    for stage, precision, llm_precision, version, words in FORMS:
-        chosen = BuildOptions(stages=(stage,), max_frames=options.max_frames, max_length=options.max_length)
-        graphs, _ = prepare(bundle, "report", precision, llm_precision, version, chosen)
+    for stage, precision, llm_precision, name, version, words in FORMS:
+        chosen = BuildOptions(
+            precision, llm_precision, version, stages=(stage,), max_frames=32, max_length=min(4096, longest)
+        )
+        goal = judge(bundle, target(name), chosen, probe())
+        graphs, _ = prepare(bundle, goal)
         for sm in SMS:
             job = CompileJob(
                 package="tensorrt_rtx",
                 graph=str(bundle.path(graphs[stage])),
                 engine=str(folder / "out.engine"),
-                profiles=profiles(bundle, chosen)[stage],
+                profiles=goal.profiles[stage],
                 compute_capabilities=[sm],
             )
             try:

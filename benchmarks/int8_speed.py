@@ -24,7 +24,8 @@ from models import wide_slice
 
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.demo.dataset import samples
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
@@ -33,6 +34,7 @@ from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.machine.doctor import examine
+from storm_edge.runtime.machine.targets import target
 
 ROUNDS = 7
 FP32 = "ONNX Runtime fp32"
@@ -62,7 +64,7 @@ def main() -> None:
         calibrate(bundle, lambda: (s.frames for s in samples(frames=8, size=size, split="train")), "demo", samples=8)
         stages = {}
         for title, precision in ((FP32, "fp32"), ("ONNX Runtime int8", "int8")):
-            record = build_cpu(bundle, precision, "fp32", allow_mismatch=True)
+            record = build(bundle, target("cpu"), BuildOptions(precision, "fp32", allow_mismatch=True))
             stages[title] = load(bundle.root, record.name).stages
         frames = next(iter(samples(frames=8, size=size, split="test"))).frames[: given.frames]
         model = load_vision(Checkpoint.open(folder / "checkpoint")).eval()

@@ -22,12 +22,14 @@ import numpy as np
 from models import MODELS
 
 from storm_edge.demo.encode import encode_video
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.machine.doctor import examine
+from storm_edge.runtime.machine.targets import target
 
 
 def measure(name: str, config: StormConfig, folder: Path) -> None:
@@ -40,7 +42,7 @@ def measure(name: str, config: StormConfig, folder: Path) -> None:
     export_bundle(folder / "checkpoint", folder / "bundle")
     seconds["export"] = time.perf_counter() - start
     start = time.perf_counter()
-    record = build_cpu(Bundle.open(folder / "bundle"))
+    record = build(Bundle.open(folder / "bundle"), target("cpu"), BuildOptions())
     seconds["build and verify"] = time.perf_counter() - start
     worst: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in record.verification:

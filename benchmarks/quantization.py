@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -33,19 +34,19 @@ from storm_edge.calibration.smoothquant import SmoothQuant
 from storm_edge.calibration.thresholds import METHODS
 from storm_edge.demo.dataset import samples
 from storm_edge.demo.items import demo_items
+from storm_edge.export.build.build import build
+from storm_edge.export.build.goal import Goal, judge
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
-from storm_edge.export.build.onnxruntime.simulated import build_simulated
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.runtime.answer.pipeline import load
-from storm_edge.runtime.bundle.calibration import REPORT, find_awq
+from storm_edge.runtime.bundle.calibration import REPORT, find_awq, find_calibration
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, Result, evaluate, paired
@@ -79,14 +80,13 @@ def encoders(bundle: Bundle) -> None:
             method=method,
             budget=math.inf,
         )
-        record = build_cpu(bundle, "int8", calibration=method, allow_mismatch=True)
+        record = cpu(bundle, "int8", "fp32", method)
         row(f"{method}, CPU int8", record.verification, STAGES)
         for precision in ("int8", "fp8") if method == "minmax" else ("int8",):
-            options = BuildOptions(**{**vars(ENCODERS), "precision": precision, "calibration": method})
-            made = build_tensorrt(bundle, target("thor"), options)
+            made = build(bundle, target("thor"), replace(ENCODERS, precision=precision, calibration=method))
             row(f"{method}, TensorRT {precision} (simulated)", made.verification, STAGES)
     print("\n| graph | QuantizeLinear | DequantizeLinear | MatMul with both | MatMul in all |\n|---|---|---|---|---|")
-    graphs, _ = prepare(bundle, "count", "int8", "bf16", (10, 15), _options("int8"))
+    graphs, _ = prepare(bundle, _goal(bundle, "int8"))
     for stage, graph in graphs.items():
         nodes = onnx.load(bundle.path(graph), load_external_data=False).graph.node
         count = Counter(node.op_type for node in nodes)
@@ -106,7 +106,7 @@ def language_model(bundle: Bundle) -> None:
         ("int4", 32, "minmax"),
         ("int4", 32, "even"),
     ):
-        record = build_cpu(bundle, "fp32", precision, calibration=calibration, int4_block=block, allow_mismatch=True)
+        record = cpu(bundle, "fp32", precision, calibration, block)
         of = [r for r in record.verification if r.stage == "decoder"]
         cosine, error, tokens = (
             np.array([r.value for r in of if r.metric == m]) for m in ("cosine", "max error", "greedy tokens")
@@ -123,8 +123,8 @@ def rtx(bundle: Bundle, folder: Path) -> None:
     """Table of what TensorRT for RTX makes of the graphs."""
     print("\n| precision, stage | SM 86 | SM 89 | SM 120 |\n|---|---|---|---|")
     for precision in ("fp16", "int8", "fp8"):
-        options = _options(precision)
-        graphs, _ = prepare(bundle, "rtx", precision, "bf16", (10, 15), options)
+        goal = _goal(bundle, precision)
+        graphs, _ = prepare(bundle, goal)
         for stage, graph in graphs.items():
             cells = []
             for sm in (86, 89, 120):
@@ -132,7 +132,7 @@ def rtx(bundle: Bundle, folder: Path) -> None:
                     package="tensorrt_rtx",
                     graph=str(bundle.path(graph)),
                     engine=str(folder / "engine"),
-                    profiles=profiles(bundle, options)[stage],
+                    profiles=goal.profiles[stage],
                     compute_capabilities=[sm],
                 )
                 try:
@@ -142,8 +142,17 @@ def rtx(bundle: Bundle, folder: Path) -> None:
             print(f"| {precision}, {stage} | {' | '.join(cells)} |", flush=True)
 
 
-def _options(precision: str) -> BuildOptions:
-    return BuildOptions(**{**vars(ENCODERS), "precision": precision, "calibration": "minmax"})
+def _goal(bundle: Bundle, precision: str) -> Goal:
+    calibration = None if precision == "fp16" else "minmax"
+    return judge(bundle, target("rtx"), replace(ENCODERS, precision=precision, calibration=calibration), probe())
+
+
+def cpu(bundle: Bundle, precision: str, llm: str, calibration: str = "chosen", block: int = 128) -> EngineRecord:
+    """An engine for a CPU with this calibration, where it has no scales for int4 too: such a build is no user's."""
+    options = BuildOptions(precision, llm, int4_block=block, allow_mismatch=True)
+    found = find_calibration(bundle, calibration) if "int" in precision + llm else None
+    runner = target("cpu").runner
+    return build_cpu(bundle, Goal(target("cpu"), options, probe(), precision, llm, runner, runner, found))
 
 
 def outliers(bundle: Bundle) -> None:
@@ -192,36 +201,33 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
     h100 = target("h100")
 
     def simulated(precision: str, llm: str = "fp16", calibration: str | None = "chosen") -> EngineRecord:
-        return build_simulated(
+        return build(
             bundle,
             h100,
-            BuildOptions(precision=precision, llm_precision=llm, calibration=calibration, allow_mismatch=True),
+            BuildOptions(precision, llm, calibration=calibration, simulate=True, allow_mismatch=True),
         )
-
-    def cpu(precision: str, llm: str, calibration: str = "chosen", block: int = 128) -> EngineRecord:
-        return build_cpu(bundle, precision, llm, calibration=calibration, int4_block=block, allow_mismatch=True)
 
     # Built one at a time, just before it is asked: the int4 engines have one name.
     engines: dict[str, Callable[[], EngineRecord]] = {
-        "fp32": lambda: cpu("fp32", "fp32"),
-        "int8 encoders, all layers, CPU": lambda: cpu("int8", "fp32", "plain"),
-        "int8 encoders, CPU": lambda: cpu("int8", "fp32"),
+        "fp32": lambda: cpu(bundle, "fp32", "fp32"),
+        "int8 encoders, all layers, CPU": lambda: cpu(bundle, "int8", "fp32", "plain"),
+        "int8 encoders, CPU": lambda: cpu(bundle, "int8", "fp32"),
         "int8 encoders, TensorRT (simulated)": lambda: simulated("int8"),
         "fp8 encoders, TensorRT (simulated)": lambda: simulated("fp8"),
-        "int8 language model": lambda: cpu("fp32", "int8"),
-        "int4 language model, blocks of 128": lambda: cpu("fp32", "int4"),
-        "int4 language model, blocks of 32": lambda: cpu("fp32", "int4", block=32),
-        "int4 language model, scaled": lambda: cpu("fp32", "int4", "awq"),
+        "int8 language model": lambda: cpu(bundle, "fp32", "int8"),
+        "int4 language model, blocks of 128": lambda: cpu(bundle, "fp32", "int4"),
+        "int4 language model, blocks of 32": lambda: cpu(bundle, "fp32", "int4", block=32),
+        "int4 language model, scaled": lambda: cpu(bundle, "fp32", "int4", "awq"),
         "fp8 language model, TensorRT (simulated)": lambda: simulated("fp16", "fp8", "awq"),
-        "int8 encoders, int8 language model": lambda: cpu("int8", "int8"),
-        "int8 encoders, int4 language model": lambda: cpu("int8", "int4"),
+        "int8 encoders, int8 language model": lambda: cpu(bundle, "int8", "int8"),
+        "int8 encoders, int4 language model": lambda: cpu(bundle, "int8", "int4"),
     }
     if find_awq(bundle, "awq") is None:
         del engines["int4 language model, scaled"]
     answers: dict[str, list[Result]] = {}
     logits: dict[str, float] = {}
-    for name, build in engines.items():
-        record = build()
+    for name, make in engines.items():
+        record = make()
         pipeline = load(bundle.root, record.name)
         title = name if record.verified else f"{name} (fails verification)"
         asked = islice(_questions(data, bundle), number)

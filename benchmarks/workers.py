@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.machine.memory import peak_memory_bytes
+from storm_edge.runtime.machine.targets import target
 
 WIDER = {
     "hidden_size": 1024,
@@ -40,7 +42,7 @@ def make(folder: Path) -> None:
     config = mini.model_copy(update={"llm": mini.llm.model_copy(update=WIDER)})
     initialize(config, folder / "checkpoint")
     export_bundle(folder / "checkpoint", folder / "bundle")
-    build_cpu(Bundle.open(folder / "bundle"))
+    build(Bundle.open(folder / "bundle"), target("cpu"), BuildOptions())
 
 
 def measure(bundle: Path, count: int, shared: bool) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,6 @@ import click
 from storm_edge.cli.options import COUNT, threads_option
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress, say
-
-_SHAPES = ("min_shapes", "opt_shapes", "max_shapes")
-_TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max_length", "workspace", *_SHAPES)
 
 
 @click.command("build")
@@ -53,27 +48,15 @@ _TENSORRT_ONLY = ("prepare_only", "tensorrt", "sm", "stages", "max_frames", "max
 @click.pass_context
 def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: Any) -> None:
     """Build an engine from BUNDLE and verify it; a failing engine is not published."""
+    from storm_edge.export.build.build import build
+    from storm_edge.export.build.goal import device_command
+    from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
     from storm_edge.runtime.bundle.manifest import Bundle
-    from storm_edge.runtime.errors import UsageError
-    from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision
     from storm_edge.runtime.machine.targets import target
     from storm_edge.runtime.runners import RUNNERS
 
     where = target(target_name)
-    if not RUNNERS[where.runner].compiles:
-        _refuse(ctx, _TENSORRT_ONLY, f"is for TensorRT targets: leave it out for {where.name}")
-    elif options["simulate"]:
-        _refuse(ctx, _TENSORRT_ONLY, "is for what TensorRT compiles: leave it out with --simulate")
-    elif options["prepare_only"]:
-        _refuse(ctx, ("sm", "workspace"), "is for compiling: give it where --prepare-only is left out")
-    if options["workspace"] is not None and not math.isfinite(options["workspace"]):
-        raise UsageError(f"--workspace {options['workspace']} is no size: give GiB, 2 or 0.5 for instance.")
-    check_precision(where, options["precision"])
-    check_llm_precision(where, options["llm_precision"])
     opened = Bundle.open(bundle)
-    from storm_edge.export.build.build import build
-    from storm_edge.export.build.goal import device_command
-    from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
 
     chosen = BuildOptions(
         precision=options["precision"],
@@ -94,6 +77,7 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         allow_mismatch=options["allow_mismatch"],
         trust_engines=options["trust_engines"],
         threads=options["threads"],
+        given=_given(ctx),
     )
     with progress(ctx, "build") as step:
         record = build(opened, where, chosen, step)
@@ -118,11 +102,7 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)
 
 
-def _refuse(ctx: click.Context, names: Collection[str], why: str) -> None:
-    """Raise UsageError for the first of some options that is on the command line."""
-    from storm_edge.runtime.errors import UsageError
-
-    for option in ctx.command.params:
-        given = ctx.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
-        if given and option.name in names:
-            raise UsageError(f"{option.opts[0]} {why}.")
+def _given(ctx: click.Context) -> frozenset[str]:
+    """The flags on the command line."""
+    said = click.core.ParameterSource.COMMANDLINE
+    return frozenset(p.opts[0] for p in ctx.command.params if p.name and ctx.get_parameter_source(p.name) == said)

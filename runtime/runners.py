@@ -22,7 +22,7 @@ class Runner:
     `for_absent_gpus` engines for a compute capability from those for the GPU that the builder times its kernels on.
     session     module:function (bundle, record, stage, threads) -> Session; "" where it runs language models alone
     generator   module:function (bundle, record, threads) -> Generator
-    builder     module:function (bundle, target, options, progress) -> EngineRecord; "" where this version has none
+    builder     module:function (bundle, goal, progress) -> EngineRecord; "" where this version has none
     """
 
     words: str
@@ -48,7 +48,7 @@ RUNNERS: dict[str, Runner] = {
         for_absent_gpus=False,
         session="storm_edge.runtime.sessions.onnxruntime:open_session",
         generator="storm_edge.runtime.llm.onnxruntime:open_generator",
-        builder="storm_edge.export.build.onnxruntime.cpu:build_for",
+        builder="storm_edge.export.build.onnxruntime.cpu:build_cpu",
     ),
     "onnxruntime-cuda": Runner(
         words="ONNX Runtime CUDA",

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.machine.targets import target
 
 DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
 
@@ -49,7 +51,7 @@ def bundle(checkpoint: Path) -> Path:
     """Its bundle with a verified engine cpu-fp32; do not change it."""
     path = checkpoint.parent / "bundle"
     export_bundle(checkpoint, path)
-    build_cpu(Bundle.open(path))
+    build(Bundle.open(path), target("cpu"), BuildOptions())
     return path
 
 
@@ -58,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The committed demo checkpoint as a bundle with an engine, recorded on synthetic frames; do not change it."""
     path = tmp_path_factory.mktemp("trained") / "bundle"
     export_bundle(DEMO, path)
-    build_cpu(Bundle.open(path))
+    build(Bundle.open(path), target("cpu"), BuildOptions())
     return path
 
 

@@ -1,18 +1,17 @@
-"""`storm build`: the builder of a target's runner."""
+"""`storm build`: the options judged, then the builder of the goal's runner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import TargetError
-from storm_edge.runtime.machine.precisions import check_precision
+from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.runners import RUNNERS, function
-
-SIMULATOR = "storm_edge.export.build.onnxruntime.simulated:build_simulated"
 
 
 def build(
@@ -20,11 +19,11 @@ def build(
 ) -> EngineRecord:
     """Build an engine with the builder of the runner that the target's stages have; see runtime/runners.py.
 
-    Raises TargetError where this version has none, and what the builder raises.
+    Raises TargetError where this version has none, and what `judge` and the builder raise.
     """
-    check_precision(where, options.precision)
-    builder = SIMULATOR if options.simulate else RUNNERS[where.runner].builder
-    if not builder:
-        raise TargetError(f"this version builds nothing for {RUNNERS[where.runner].words}: choose another --target.")
-    record: EngineRecord = function(builder)(bundle, where, options, progress)
+    goal = judge(bundle, where, options, probe())
+    runner = RUNNERS[goal.runner]
+    if not runner.builder:
+        raise TargetError(f"this version builds nothing for {runner.words}: choose another --target.")
+    record: EngineRecord = function(runner.builder)(bundle, goal, progress)
     return record

@@ -1,44 +1,69 @@
-"""What a TensorRT build is to make, after every default is taken and every impossible wish refused."""
+"""What a build is to make: the one place where its options are judged, against target, runner, bundle and machine.
+
+Whoever builds takes a Goal, in which every default is taken, and judges nothing again. A new option is a field of
+BuildOptions, a rule here that refuses it where nothing reads it, and a word of `device_command`.
+"""
 
 from __future__ import annotations
 
-import re
+import math
 import shlex
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from storm_edge.export.build.options import FIRST_DECODER, BuildOptions, Version, parse_version
-from storm_edge.runtime.bundle.engine import engine_name
-from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.errors import TargetError
+from storm_edge.export.build.options import BuildOptions, flag
+from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.export.build.tensorrt.versions import FIRST_DECODER, NEWEST, RTX_AS, Version, parse_version
+from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme, calibration_of, find_awq
+from storm_edge.runtime.bundle.engine import SIMULATED, ProfileShapes, engine_name
+from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.errors import TargetError, UsageError
+from storm_edge.runtime.machine.hardware import Release
 from storm_edge.runtime.machine.packages import installed_tensorrt
 from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision, check_sms
 from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.machine.targets import Target
-from storm_edge.runtime.machine.user_folders import cache_folder
 from storm_edge.runtime.runners import RUNNERS
 
-NEWEST = "10.16"  # prepared for where neither the machine nor the options say otherwise
-RTX_AS = "10.15"  # TensorRT for RTX has versions of its own; its parser knows what 10.15's does
+_SHAPES = ("min_shapes", "opt_shapes", "max_shapes")
+# Fields of BuildOptions that only a builder of a runner that compiles reads.
+_COMPILED = ("prepare_only", "tensorrt", "sms", "stages", "max_frames", "max_length", "workspace_gib", *_SHAPES)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """An engine to be: `version` is the TensorRT it is prepared for, `sms` the GPUs it is compiled for."""
+    """An engine to be. `runner` runs vision and temporal, `llm_runner` the language model.
+
+    Where a runner compiles, `version` is the TensorRT that graphs are prepared for, `sms` are the GPUs that engines are
+    compiled for, `profiles` the shapes they take; elsewhere these are empty.
+    """
 
     where: Target
+    options: BuildOptions
     machine: Machine
     precision: str
     llm_precision: str
-    version: str
     runner: str
     llm_runner: str
-    sms: tuple[int, ...]
+    calibration: Calibration | None
+    version: str = ""
+    sms: tuple[int, ...] = ()
+    profiles: dict[Stage, dict[str, ProfileShapes]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The engine's folder."""
-        return engine_name(self.where.name, self.precision, self.llm_precision)
+        name = engine_name(self.where.name, self.precision, self.llm_precision)
+        return name + SIMULATED if self.options.simulate else name
+
+    @property
+    def runners(self) -> dict[Stage, str]:
+        """What runs each stage that is built."""
+        return {stage: self.llm_runner if stage == "decoder" else self.runner for stage in self.options.stages}
+
+    @property
+    def calibrated_by(self) -> str:
+        """The calibration as an engine's record names it."""
+        return f"{self.calibration.name} {self.calibration.sha256}" if self.calibration else ""
 
     @property
     def timed(self) -> bool:
@@ -58,69 +83,157 @@ class Goal:
         return self.where.name in self.machine.targets and self.machine.gpus[0].sm in self.sms
 
 
-def resolve(where: Target, options: BuildOptions, machine: Machine) -> Goal:
-    """Take the defaults of target and machine; raises TargetError for what the target cannot do, UsageError."""
+def judge(bundle: Bundle, where: Target, options: BuildOptions, machine: Machine) -> Goal:
+    """Take the defaults of target, bundle and machine, and refuse every wish that cannot be granted.
+
+    Raises TargetError for what the target cannot do, UsageError for options that nothing would read or that contradict
+    each other, BuildError where a calibration is missing.
+    """
+    _refuse_idle(where, options)
     check_sms(where, options.sms)
+    if RUNNERS[where.runner].compiles and not options.simulate:
+        return _compiled(bundle, where, options, machine)
+    precision = check_precision(where, options.precision)
+    llm_precision = check_llm_precision(where, options.llm_precision)
+    runner = "onnxruntime-cpu" if options.simulate else where.runner
+    llm_runner = runner if options.simulate else where.llm_runners[0]
+    calibration = _calibration(bundle, where, precision, llm_precision, options)
+    return Goal(where, options, machine, precision, llm_precision, runner, llm_runner, calibration)
+
+
+def _compiled(bundle: Bundle, where: Target, options: BuildOptions, machine: Machine) -> Goal:
+    """The goal of a build whose vision and temporal are compiled for a GPU."""
     present = machine.gpus[0].sm if where.name in machine.targets else None
     sms = options.sms or ((present,) if present else ())
-    precision = check_precision(where, options.precision, min(sms, default=None))
-    versioned = not RUNNERS[where.runner].for_absent_gpus  # TensorRT for RTX has versions of its own
-    version = RTX_AS
-    if not versioned and options.tensorrt:
-        raise TargetError("TensorRT for RTX has versions of its own: leave --tensorrt out for target rtx.")
-    if versioned:
-        version = options.tensorrt or (installed_tensorrt(RUNNERS[where.runner].package) if present else None) or NEWEST
-        if parse_version(version) < parse_version(RUNNERS[where.runner].oldest):
-            newer = f"{where.releases[0].name} or newer brings one" if where.integrated else "--tensorrt 10.3 or newer"
-            raise TargetError(f"TensorRT {version} is older than 10.3, the first that these graphs build on: {newer}.")
+    smallest = min(sms, default=None)
+    precision = check_precision(where, options.precision, smallest)
+    version = _version(where, options, present is not None)
     # A TensorRT too old for the language model leaves it to ONNX Runtime, where the target has that.
-    release = None
-    if parse_version(version) < FIRST_DECODER and "decoder" in options.stages:
-        release = next((r for r in where.releases if not r.llm_tensorrt), None)
+    too_old = parse_version(version) < FIRST_DECODER and "decoder" in options.stages
+    release = next((r for r in where.releases if not r.llm_tensorrt), None) if too_old else None
+    llm_precision = check_llm_precision(where, options.llm_precision, release, smallest)
+    llm_runner = _llm_runner(where, release)
+    _require_length(bundle, options)
+    if "decoder" in options.stages:
+        _require_runs(bundle, llm_runner, version)
     return Goal(
-        where=where,
-        machine=machine,
-        precision=precision,
-        llm_precision=check_llm_precision(where, options.llm_precision, release, min(sms, default=None)),
-        version=version,
-        runner=where.runner,
-        llm_runner=where.llm_runners[-1] if release else where.llm_runners[0],
-        sms=sms,
+        where,
+        options,
+        machine,
+        precision,
+        llm_precision,
+        where.runner,
+        llm_runner,
+        _calibration(bundle, where, precision, llm_precision, options),
+        version,
+        sms,
+        profiles(bundle, options),
     )
 
 
-def require_installed(runner: str) -> str:
-    """The version of a runner's installed TensorRT; raises TargetError where there is none."""
-    package, extra = RUNNERS[runner].package, RUNNERS[runner].extra
-    version = installed_tensorrt(package)
-    if version is None:
-        jetpack = "JetPack brings it (see docs/jetson.md), elsewhere " if package == "tensorrt" else ""
-        raise TargetError(f"{package} is not installed: {jetpack}pip install 'storm-edge[{extra}]'.")
+def _refuse_idle(where: Target, options: BuildOptions) -> None:
+    """Raise UsageError for options that no builder of this target reads, with these others."""
+    names: tuple[str, ...] = ()
+    why = ""
+    if not RUNNERS[where.runner].compiles:
+        if options.simulate:
+            raise UsageError(f"--simulate stands in for TensorRT: build {where.name} without it, here or where it is.")
+        names, why = _COMPILED, f"is for TensorRT targets: leave it out for {where.name}"
+    elif options.simulate:
+        names, why = _COMPILED, "is for what TensorRT compiles: leave it out with --simulate"
+    elif options.prepare_only:
+        names, why = ("sms", "workspace_gib"), "is for compiling: give it where --prepare-only is left out"
+    for name in names:
+        if options.says(name):
+            raise UsageError(f"{flag(name)} {why}.")
+    if options.workspace_gib is not None and not math.isfinite(options.workspace_gib):
+        raise UsageError(f"--workspace {options.workspace_gib} is no size: give GiB, 2 or 0.5 for instance.")
+
+
+def _version(where: Target, options: BuildOptions, present: bool) -> str:
+    """The TensorRT to prepare for; raises TargetError for one that is too old, or where there is no choice."""
+    runner = RUNNERS[where.runner]
+    if runner.for_absent_gpus:
+        if options.tensorrt:
+            raise TargetError("TensorRT for RTX has versions of its own: leave --tensorrt out for target rtx.")
+        return RTX_AS
+    version = options.tensorrt or (installed_tensorrt(runner.package) if present else None) or NEWEST
+    if parse_version(version) < parse_version(runner.oldest):
+        newer = f"{where.releases[0].name} or newer brings one" if where.integrated else "--tensorrt 10.3 or newer"
+        raise TargetError(f"TensorRT {version} is older than 10.3, the first that these graphs build on: {newer}.")
     return version
+
+
+def _llm_runner(where: Target, release: Release | None) -> str:
+    """What runs the language model: the target's usual runner, or its last on a `release` without that."""
+    return where.llm_runners[-1] if release else where.llm_runners[0]
+
+
+def _require_length(bundle: Bundle, options: BuildOptions) -> None:
+    """Raise TargetError for a KV cache of more tokens than the model was made for."""
+    most, length = bundle.config.llm.max_position_embeddings, options.max_length
+    if length is not None and not 1 <= length <= most:
+        raise TargetError(f"--max-length {length} is outside what the model was made for: give 1 to {most}.")
+
+
+def _require_runs(bundle: Bundle, llm_runner: str, version: str) -> None:
+    """Raise TargetError where a runner beside a TensorRT of `version` cannot run this language model."""
+    instead = "build the rest alone with --stages vision,temporal"
+    head = bundle.config.llm.head_dim
+    if RUNNERS[llm_runner].compiles:
+        if parse_version(version) < FIRST_DECODER:
+            raise TargetError(
+                f"TensorRT {'.'.join(map(str, parse_version(version)))} cannot run the language model (its operators"
+                " start at 10.15): take TensorRT 10.15 or newer (--tensorrt 10.16 prepares for it elsewhere), or"
+                f" {instead}."
+            )
+    elif head % 16:
+        raise TargetError(
+            f"the language model's heads have {head} channels, and ONNX Runtime's fused attention, which runs it here,"
+            f" takes multiples of 16: {instead}."
+        )
+
+
+def _calibration(
+    bundle: Bundle, where: Target, precision: str, llm_precision: str, options: BuildOptions
+) -> Calibration | None:
+    """What the build reads of a calibration; raises UsageError for one, or for int4 blocks, that it would not read."""
+    name, int4_block = options.calibration, options.int4_block
+    if int4_block != BuildOptions.int4_block and llm_precision != "int4":
+        raise UsageError(
+            f"--int4-block {int4_block} is for int4 weights, this language model's are {llm_precision}: add"
+            " --llm-precision int4, or leave it out."
+        )
+    if name is not None and precision not in QUANTIZED and llm_precision != "fp8":
+        if llm_precision != "int4":
+            raise UsageError(
+                f"--calibration {name}: {precision} and {llm_precision} need none: add --precision int8, or leave it"
+                " out."
+            )
+        if find_awq(bundle, name) is None:
+            raise UsageError(
+                f"{bundle.root} has no calibration {name!r} with scales for int4 weights: run `storm calibrate"
+                f" {bundle.root} --data DIR --awq`, or leave --calibration out."
+            )
+    # CPUs multiply uint8 activations by int8 weights.
+    cpu = RUNNERS[where.runner].device == "cpu"
+    scheme: Scheme = "fp8" if precision == "fp8" else "uint8" if cpu else "int8"
+    return calibration_of(bundle, precision, llm_precision, name, scheme)
 
 
 def device_command(bundle: Bundle, target: str, precision: str, llm_precision: str, options: BuildOptions) -> str:
     """The command that builds the same engine from the same prepared graphs on the device."""
-    shapes = (("min", options.min_shapes), ("opt", options.opt_shapes), ("max", options.max_shapes))
-    usual = BuildOptions()
     words = [f"storm build {shlex.quote(str(bundle.root))} --target {target} --precision {precision}"]
     words.append(f"--llm-precision {llm_precision}")
-    for flag, value, default in (
-        ("stages", ",".join(options.stages), ",".join(usual.stages)),
-        ("max-frames", options.max_frames, usual.max_frames),
-        ("max-length", options.max_length, None),
-        ("int4-block", options.int4_block, usual.int4_block),
-        ("calibration", options.calibration, None),
-        *((f"{kind}-shapes", ",".join(f"{n}:{'x'.join(map(str, s))}" for n, s in given), "") for kind, given in shapes),
-        ("workspace", options.workspace_gib, None),
-    ):
-        if value != default:
-            words.append(f"--{flag} {value}")
+    for name in ("stages", "max_frames", "max_length", "int4_block", "calibration", *_SHAPES, "workspace_gib"):
+        value = getattr(options, name)
+        if value != getattr(BuildOptions, name):
+            words.append(f"{flag(name)} {_text(name, value)}")
     return " ".join([*words, *(["--allow-mismatch"] if options.allow_mismatch else [])])
 
 
-def timing_cache(goal: Goal) -> Path:
-    """The user's own timings of this TensorRT on this GPU: those that came with a bundle would be deserialized."""
-    gpu = goal.machine.gpus[0]
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{goal.runner} {require_installed(goal.runner)} {gpu.name} {gpu.sm}")
-    return cache_folder() / "timing" / f"{words}.cache"
+def _text(name: str, value: object) -> object:
+    """The value of an option as a command line says it."""
+    if name in _SHAPES and isinstance(value, tuple):
+        return ",".join(f"{input}:{'x'.join(map(str, shape))}" for input, shape in value)
+    return ",".join(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""What a build can be told."""
+"""What a build can be told, and the forms in which a command line says it; goal.py judges what it is told."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from dataclasses import dataclass
 
 from storm_edge.runtime.bundle.manifest import STAGES, Stage
 from storm_edge.runtime.errors import UsageError
-
-Version = tuple[int, int]
-# What TensorRT can from which version on.
-FIRST_FUNCTIONS: Version = (10, 7)  # a registered plugin is preferred to a function body of its name
-FIRST_ATTENTION: Version = (10, 14)  # the parser's Attention importer
-FIRST_DECODER: Version = (10, 15)  # TensorScatter, RotaryEmbedding, RMSNormalization
 
 
 @dataclass(frozen=True)
@@ -24,6 +18,7 @@ class BuildOptions:
     `calibration` the ranges for int8 and fp8, `workspace_gib` the builder's scratch memory; `min_shapes`, `opt_shapes`
     and `max_shapes` replace those of the optimization profiles by input name. `simulate` makes an engine for this CPU
     that computes what the target's integers stand for. With `trust_engines` one that somebody else compiled counts.
+    `given` are the flags on the command line, "--max-frames" for one: they may say what is the default anyway.
     """
 
     precision: str | None = None
@@ -44,14 +39,16 @@ class BuildOptions:
     allow_mismatch: bool = False
     trust_engines: bool = False
     threads: int | None = None
+    given: frozenset[str] = frozenset()
+
+    def says(self, name: str) -> bool:
+        """Whether the option that is the field `name` was asked for."""
+        return flag(name) in self.given or getattr(self, name) != getattr(BuildOptions, name)
 
 
-def parse_version(text: str) -> Version:
-    """ "10.3.0.26" -> (10, 3); raises UsageError for what is no version."""
-    parts = text.split(".")
-    if len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
-        raise UsageError(f"--tensorrt: {text!r} is no version: give one like 10.3 or 10.16.")
-    return int(parts[0]), int(parts[1])
+def flag(name: str) -> str:
+    """What the option that is a field of BuildOptions is called on the command line."""
+    return "--" + {"sms": "sm", "workspace_gib": "workspace"}.get(name, name).replace("_", "-")
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
@@ -70,11 +67,6 @@ def parse_sms(text: str | None) -> tuple[int, ...]:
     if wrong:
         raise UsageError(f"--sm: {wrong[0]!r} is no compute capability: give them like 86,89,120.")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def abilities(version: Version) -> list[bool]:
-    """What tells two versions apart in preparing a graph: equal abilities, equal graphs."""
-    return [version >= first for first in (FIRST_FUNCTIONS, FIRST_ATTENTION, FIRST_DECODER)]
 
 
 def parse_shapes(text: str | None) -> tuple[tuple[str, tuple[int, ...]], ...]:

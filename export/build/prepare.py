@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
-from storm_edge.export.build.options import FIRST_ATTENTION, FIRST_DECODER, FIRST_FUNCTIONS, BuildOptions, Version
+from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.prepared import Pass, Step, prepared_graph
+from storm_edge.export.build.tensorrt.versions import FIRST_ATTENTION, FIRST_FUNCTIONS, Version
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.block_weights import block_weights
 from storm_edge.export.passes.drop_softmax_precision import drop_softmax_precision
@@ -21,7 +22,7 @@ from storm_edge.export.passes.quantize import quantize
 from storm_edge.export.passes.smoothquant import smoothquant
 from storm_edge.export.passes.strip_functions import strip_functions
 from storm_edge.export.passes.widen import widen
-from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme, calibration_of
+from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, FileSpec, Stage
 from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.errors import BuildError, TargetError
@@ -47,32 +48,21 @@ _DECODER_DTYPES: dict[str, DType] = {
 }
 
 
-def prepare(
-    bundle: Bundle,
-    name: str,
-    precision: str,
-    llm_precision: str,
-    version: Version,
-    options: BuildOptions,
-    *,
-    llm_runner: str = "tensorrt",
-) -> tuple[dict[Stage, str], dict[str, FileSpec]]:
-    """Prepare the graphs of `options.stages` for the engine `name`; returns their paths and the files that were made.
+def prepare(bundle: Bundle, goal: Goal) -> tuple[dict[Stage, str], dict[str, FileSpec]]:
+    """Prepare the graphs of the stages of an engine that is compiled; returns their paths and the files that were made.
 
-    `version` is TensorRT's; TensorRT for RTX counts as (10, 15); `llm_runner` runs the decoder. Raises
-    TargetError where it cannot run a stage, BuildError where int8 or fp8 lack a calibration.
+    Raises TargetError, or BuildError, where a graph turns out not to take a pass.
     """
-    calibration = calibration_of(bundle, precision, llm_precision, options.calibration)
     graphs: dict[Stage, str] = {}
     files: dict[str, FileSpec] = {}
-    for stage in options.stages:
-        if stage == "decoder" and not RUNNERS[llm_runner].compiles:
-            steps = onnxruntime_decoder_steps(bundle, calibration, options)
-        elif stage == "decoder":
-            steps = decoder_steps(bundle, llm_precision, version, calibration, options)
+    for stage in goal.options.stages:
+        if stage != "decoder":
+            steps = [*_encoder(bundle, stage, goal), *encoder_steps(goal.parsed_version)]
+        elif RUNNERS[goal.llm_runner].compiles:
+            steps = decoder_steps(bundle, goal)
         else:
-            steps = [*_encoder(bundle, stage, precision, calibration), *encoder_steps(version)]
-        graphs[stage], made = prepared_graph(bundle, stage, name, steps)
+            steps = onnxruntime_decoder_steps(bundle, goal)
+        graphs[stage], made = prepared_graph(bundle, stage, goal.name, steps)
         files |= made
     return graphs, files
 
@@ -114,88 +104,67 @@ def encoder_steps(version: Version) -> list[Step]:
     return [("drop softmax precision 1", _plainly(drop_softmax_precision))]
 
 
-def decoder_steps(
-    bundle: Bundle, precision: str, version: Version, calibration: Calibration | None, options: BuildOptions
-) -> list[Step]:
-    """The passes over the decoder; raises TargetError where TensorRT is too old for it."""
-    if version < FIRST_DECODER:
-        raise TargetError(
-            f"TensorRT {version[0]}.{version[1]} cannot run the language model (its operators start at 10.15): take"
-            " TensorRT 10.15 or newer (--tensorrt 10.16 prepares for it elsewhere), or build the rest alone with"
-            " --stages vision,temporal."
-        )
-    length = _length(bundle, options)
+def decoder_steps(bundle: Bundle, goal: Goal) -> list[Step]:
+    """The passes over a decoder that TensorRT runs."""
+    length = _length(bundle, goal)
     return [
-        *_decoder(bundle, precision, calibration, options),
+        *_decoder(bundle, goal),
         ("drop softmax precision 1", _plainly(drop_softmax_precision)),
         (f"pin length 1 {length}", _plainly(lambda model: pin_length(model, LENGTH_AXIS, length))),
     ]
 
 
-def onnxruntime_decoder_steps(bundle: Bundle, calibration: Calibration | None, options: BuildOptions) -> list[Step]:
+def onnxruntime_decoder_steps(bundle: Bundle, goal: Goal) -> list[Step]:
     """The passes over a decoder of int4 weights that ONNX Runtime runs from 1.23 on, on a CPU and in CUDA."""
-    length, head = _length(bundle, options), bundle.config.llm.head_dim
-    if head % 16:
-        raise TargetError(
-            f"the language model's heads have {head} channels, and ONNX Runtime's fused attention, which runs it here,"
-            " takes multiples of 16: build the rest alone with --stages vision,temporal."
-        )
+    length = _length(bundle, goal)
 
     def fuse(model: onnx.ModelProto, _: dict[str, Reader]) -> None:
         fuse_decoder(model, bundle.config.llm, length)
 
-    blocks, nbits = nbits_steps(4, options.int4_block)
+    blocks, nbits = nbits_steps(4, goal.options.int4_block)
     return [
-        *_typed(bundle.manifest.dtype, "float16", [*smoothquant_steps(calibration, "decoder"), blocks]),
+        *_typed(bundle.manifest.dtype, "float16", [*smoothquant_steps(goal.calibration, "decoder"), blocks]),
         nbits,
         (f"fuse decoder 1 {length}", fuse),
     ]
 
 
-def simulated_steps(
-    bundle: Bundle, precision: str, llm_precision: str, calibration: Calibration | None, options: BuildOptions
-) -> dict[Stage, list[Step]]:
+def simulated_steps(bundle: Bundle, goal: Goal) -> dict[Stage, list[Step]]:
     """The passes to graphs that ONNX Runtime's CPU runs with a TensorRT engine's quantized weights and activations.
 
-    What is not quantized is rounded as there, and computed in fp32.
+    They hold the integers, fp8 numbers and scales that the target's engine would. What is not quantized is rounded as
+    there, and computed in fp32, and sums are fp32: this measures what quantizing does to answers, and nothing of speed.
     """
     made: dict[Stage, list[Step]] = {}
     for stage in STAGES:
-        if stage == "decoder":
-            steps = _decoder(bundle, llm_precision, calibration, options)
-        else:
-            steps = _encoder(bundle, stage, precision, calibration)
+        steps = _decoder(bundle, goal) if stage == "decoder" else _encoder(bundle, stage, goal)
         made[stage] = [*steps, ("widen 1", widen)]
     return made
 
 
-def _encoder(bundle: Bundle, stage: Stage, precision: str, calibration: Calibration | None) -> list[Step]:
+def _encoder(bundle: Bundle, stage: Stage, goal: Goal) -> list[Step]:
     """The passes to a vision or temporal graph's types, whatever runs it."""
-    stored, wanted = bundle.manifest.dtype, _DTYPES[precision]
-    if precision not in QUANTIZED or calibration is None:
+    stored, wanted = bundle.manifest.dtype, _DTYPES[goal.precision]
+    if goal.precision not in QUANTIZED or goal.calibration is None:
         return _typed(stored, wanted)
-    quantized = quantize_step(calibration, stage, "fp8" if precision == "fp8" else "int8")
-    return [*_typed(stored, wanted, smoothquant_steps(calibration, stage)), quantized]
+    quantized = quantize_step(goal.calibration, stage, "fp8" if goal.precision == "fp8" else "int8")
+    return [*_typed(stored, wanted, smoothquant_steps(goal.calibration, stage)), quantized]
 
 
-def _decoder(bundle: Bundle, precision: str, calibration: Calibration | None, options: BuildOptions) -> list[Step]:
+def _decoder(bundle: Bundle, goal: Goal) -> list[Step]:
     """The passes to a decoder's types."""
-    stored, wanted = bundle.manifest.dtype, _DECODER_DTYPES[precision]
-    if precision == "int4":
-        blocks = (f"int4 2 {options.int4_block}", _int4(options.int4_block))
-        return _typed(stored, wanted, [*smoothquant_steps(calibration, "decoder"), blocks])
-    if precision == "fp8" and calibration is not None:
-        return [*_typed(stored, wanted), quantize_step(calibration, "decoder", "fp8")]
+    stored, wanted = bundle.manifest.dtype, _DECODER_DTYPES[goal.llm_precision]
+    if goal.llm_precision == "int4":
+        blocks = (f"int4 2 {goal.options.int4_block}", _int4(goal.options.int4_block))
+        return _typed(stored, wanted, [*smoothquant_steps(goal.calibration, "decoder"), blocks])
+    if goal.llm_precision == "fp8" and goal.calibration is not None:
+        return [*_typed(stored, wanted), quantize_step(goal.calibration, "decoder", "fp8")]
     return _typed(stored, wanted)
 
 
-def _length(bundle: Bundle, options: BuildOptions) -> int:
-    """Tokens of the KV cache; raises TargetError for more than the model was made for."""
-    most = bundle.config.llm.max_position_embeddings
-    length = options.max_length or most
-    if not 1 <= length <= most:
-        raise TargetError(f"--max-length {length} is outside what the model was made for: give 1 to {most}.")
-    return length
+def _length(bundle: Bundle, goal: Goal) -> int:
+    """Tokens of the KV cache."""
+    return goal.options.max_length or bundle.config.llm.max_position_embeddings
 
 
 def _typed(stored: DType, wanted: DType, between: Sequence[Step] = ()) -> list[Step]:

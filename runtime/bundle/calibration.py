@@ -147,11 +147,16 @@ def find_language(bundle: Bundle, name: str | None) -> Calibration:
     return found
 
 
-def calibration_of(bundle: Bundle, precision: str, llm_precision: str, name: str | None) -> Calibration | None:
-    """The calibration that a build reads, None where it reads none; raises what the functions above raise."""
+def calibration_of(
+    bundle: Bundle, precision: str, llm_precision: str, name: str | None, scheme: Scheme
+) -> Calibration | None:
+    """The calibration that a build reads, None where it reads none; `scheme` is that of quantized encoders.
+
+    Raises what the functions above raise.
+    """
     ranges = find_calibration(bundle, name) if precision in QUANTIZED else None
     if ranges:
-        ranges.require_layers("fp8" if precision == "fp8" else "int8")
+        ranges.require_layers(scheme)
     if llm_precision == "fp8":
         return find_language(bundle, ranges.name if ranges else name)
     return ranges or (find_awq(bundle, name) if llm_precision == "int4" else None)

@@ -10,7 +10,6 @@ from storm_edge.calibration.acceptance import Acceptance, fit
 from storm_edge.calibration.decoder import load_llm
 from storm_edge.calibration.switched import Key, SwitchedEncoders
 from storm_edge.export.build.build import build
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime.bundle.calibration import find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -65,7 +64,7 @@ def test_nothing_is_tried_further_where_not_even_floating_point_is_accepted() ->
 def test_what_is_accepted_is_what_verification_measures_of_the_engine(calibrated: Path, copy_of: Copy) -> None:
     bundle = Bundle.open(copy_of(calibrated))
     calibration = find_calibration(bundle, None)
-    record = build_cpu(bundle, "int8", allow_mismatch=True)
+    record = build(bundle, target("cpu"), BuildOptions("int8", allow_mismatch=True))
     used = max(
         (1 - r.value) / (1 - r.limit) if r.metric == "cosine" else r.value / r.limit
         for r in record.verification
@@ -91,6 +90,6 @@ def test_a_layer_is_quantized_in_the_schemes_that_layers_json_names(calibrated: 
     found = find_calibration(bundle, None)
     assert [len(found.chosen("vision", scheme)) for scheme in ("uint8", "int8", "fp8")] == [0, 1, 1]
     with pytest.raises(BuildError, match=r"leaves every layer .* for uint8.*: build with --precision fp32"):
-        build_cpu(bundle, "int8")
+        build(bundle, target("cpu"), BuildOptions("int8"))
     options = BuildOptions(precision="int8", simulate=True)
     assert build(bundle, target("orin"), options).verified

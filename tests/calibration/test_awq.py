@@ -14,8 +14,7 @@ from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.decoder import decoder_of, fp32_decoder
 from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.calibration.language import describe_all
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
-from storm_edge.export.build.onnxruntime.simulated import build_simulated
+from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.passes.smoothquant import smoothquant, smoothquant_groups
 from storm_edge.runtime.bundle.calibration import find_awq
@@ -59,7 +58,7 @@ def test_a_scaled_decoder_is_the_same_function(bundle: Path) -> None:
 
 def test_weights_that_meet_large_activations_are_saved_in_the_engines(with_outliers: WithOutliers) -> None:
     opened = with_outliers("decoder")
-    plain = build_cpu(opened, "fp32", "int4", allow_mismatch=True, threads=1)
+    plain = build(opened, target("cpu"), BuildOptions("fp32", "int4", allow_mismatch=True, threads=1))
     assert plain.calibration == ""
     asked = describe_all(clips)
     folder = calibrate(
@@ -70,15 +69,15 @@ def test_weights_that_meet_large_activations_are_saved_in_the_engines(with_outli
     assert report["divergence_with"] < report["divergence_without"]
     hurt = {group["output"]: group for group in report["groups"]}["model.layers.0.post_attention_layernorm"]
     assert hurt["error_with"] < 0.6 * hurt["error_without"]
-    scaled = build_cpu(opened, "fp32", "int4", allow_mismatch=True, threads=1)
+    scaled = build(opened, target("cpu"), BuildOptions("fp32", "int4", allow_mismatch=True, threads=1))
     assert scaled.calibration.startswith("awq ")
     assert scaled.graphs["decoder"] != plain.graphs["decoder"]
     assert off(scaled.verification) < 0.9 * off(plain.verification)
     # TensorRT's int4 takes the same scales; int8 and fp32 take none.
-    options = BuildOptions(precision="fp16", llm_precision="int4", threads=1, allow_mismatch=True)
-    simulated = build_simulated(opened, target("h100"), options)
+    options = BuildOptions(precision="fp16", llm_precision="int4", simulate=True, threads=1, allow_mismatch=True)
+    simulated = build(opened, target("h100"), options)
     assert simulated.calibration.startswith("awq ")
-    assert build_cpu(opened, "fp32", "int8", allow_mismatch=True, threads=1).calibration == ""
+    assert build(opened, target("cpu"), BuildOptions("fp32", "int8", allow_mismatch=True, threads=1)).calibration == ""
 
 
 def test_where_several_calibrations_scale_one_has_to_be_named(with_outliers: WithOutliers) -> None:
@@ -89,7 +88,7 @@ def test_where_several_calibrations_scale_one_has_to_be_named(with_outliers: Wit
         source = opened.root / "calibration" / "a" / file
         (opened.root / "calibration" / "b" / file).write_bytes(source.read_bytes())
     with pytest.raises(BuildError, match="several calibrations with scales for int4: choose one, --calibration a or b"):
-        build_cpu(opened, "fp32", "int4", threads=1)
+        build(opened, target("cpu"), BuildOptions("fp32", "int4", threads=1))
     found = find_awq(opened, "b")
     assert found is not None
     assert found.name == "b"

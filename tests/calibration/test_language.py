@@ -18,17 +18,17 @@ from onnx import TensorProto
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.language import Language
 from storm_edge.demo.dataset import samples
-from storm_edge.export.build.onnxruntime.simulated import build_simulated
+from storm_edge.export.build.build import build
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.bundle.calibration import find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError, TargetError
+from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.divergence import logit_divergence
 
@@ -43,7 +43,9 @@ def clips() -> Iterator[NDArray[np.uint8]]:
 
 
 Copy = Callable[[Path], Path]
-FP8 = BuildOptions(precision="fp16", llm_precision="fp8", max_frames=16, max_length=512, threads=1)
+FP8 = BuildOptions(precision="fp16", llm_precision="fp8", threads=1)
+SIMULATED = replace(FP8, simulate=True)
+DECODER = replace(FP8, stages=("decoder",), max_length=512)
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +71,14 @@ def test_every_layer_of_the_language_model_has_a_range_and_the_head_stays(observ
 
 
 def test_a_simulated_fp8_language_model_answers_nearly_as_in_bf16(observed: Bundle) -> None:
-    record = build_simulated(observed, target("h100"), FP8)
+    record = build(observed, target("h100"), SIMULATED)
     assert record.verified
     assert record.calibration.startswith("llm ")  # the only one that has the language model's ranges
     nodes = onnx.load(observed.path(record.graphs["decoder"]), load_external_data=False).graph.node
     quantized = [n for n in nodes if n.op_type == "QuantizeLinear"]
     layers = find_calibration(observed, "llm").layers.stages["decoder"].values()
     assert len(quantized) == len({layer.input for layer in layers if layer.quantize})
-    plain = build_simulated(observed, target("h100"), replace(FP8, llm_precision="bf16", calibration=None))
+    plain = build(observed, target("h100"), replace(SIMULATED, llm_precision="bf16", calibration=None))
     stages = [load(observed.root, name).stages for name in (record.name, plain.name)]
     fp8, bf16 = (logit_divergence(observed, s).kl for s in stages)
     assert bf16 < fp8 < 0.1
@@ -89,7 +91,7 @@ def test_what_stays_in_floating_point_is_chosen_in_layers_json(observed: Bundle,
     for layer in layers["stages"]["decoder"].values():
         layer["quantize"] = layer["weight"] == "model.embed_tokens.weight"
     path.write_text(json.dumps(layers))
-    graphs, _ = prepare(opened, "thor", "fp16", "fp8", (10, 16), replace(FP8, stages=("decoder",)))
+    graphs, _ = prepare(opened, judge(opened, target("thor"), DECODER, probe()))
     graph = onnx.load(opened.path(graphs["decoder"]), load_external_data=False).graph
     small = [t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT8E4M3FN and len(t.dims) == 2]
     assert small == ["model.embed_tokens.weight.quantized"]
@@ -97,12 +99,12 @@ def test_what_stays_in_floating_point_is_chosen_in_layers_json(observed: Bundle,
 
 def test_fp8_without_the_language_models_ranges_says_how_to_get_them(observed: Bundle) -> None:
     with pytest.raises(BuildError, match=r"calibration clips of .* did not observe the language model.* --llm` first"):
-        build_simulated(observed, target("h100"), replace(FP8, calibration="clips"))
+        build(observed, target("h100"), replace(SIMULATED, calibration="clips"))
     for precision in ("fp16", "fp8"):
         with pytest.raises(BuildError, match="no calibration 'x'"):
-            build_simulated(observed, target("h100"), replace(FP8, precision=precision, calibration="x"))
+            build(observed, target("h100"), replace(SIMULATED, precision=precision, calibration="x"))
     with pytest.raises(TargetError, match="has no FP8 units, they start at SM 89: use --llm-precision"):
-        build_tensorrt(observed, target("rtx"), replace(FP8, sms=(86, 89)))
+        build(observed, target("rtx"), replace(FP8, sms=(86, 89)))
 
 
 def test_ranges_of_another_decoder_are_refused(observed: Bundle, copy_of: Copy) -> None:
@@ -129,13 +131,13 @@ def test_without_questions_there_is_nothing_to_observe(bundle: Path, copy_of: Co
 @pytest.mark.parametrize("sm", [89, 120])
 def test_tensorrt_for_rtx_compiles_it(sm: int, observed: Bundle, copy_of: Copy, tmp_path: Path) -> None:
     opened = Bundle.open(copy_of(observed.root))
-    options = replace(FP8, stages=("decoder",))
-    graphs, _ = prepare(opened, "rtx", "fp16", "fp8", (10, 15), options)
+    goal = judge(opened, target("rtx"), DECODER, probe())
+    graphs, _ = prepare(opened, goal)
     job = CompileJob(
         package="tensorrt_rtx",
         graph=str(opened.path(graphs["decoder"])),
         engine=str(tmp_path / "out.engine"),
-        profiles=profiles(opened, options)["decoder"],
+        profiles=goal.profiles["decoder"],
         compute_capabilities=[sm],
     )
     assert compile_graph(job).engine_bytes > 10_000

@@ -16,7 +16,8 @@ from storm_edge.calibration.decoder import fp32_decoder
 from storm_edge.calibration.losses import AnswerLoss, Probe, TokenLoss, relative_error
 from storm_edge.calibration.sensitivity import Sensitivity, analyze
 from storm_edge.calibration.switched import Key, SwitchedEncoders
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import quantize_step
 from storm_edge.export.build.prepared import prepared_graph
 from storm_edge.export.export_bundle import export_bundle
@@ -25,6 +26,7 @@ from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.calibration import Calibration, Scheme, find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 Copy = Callable[[Path], Path]
@@ -136,7 +138,7 @@ def test_an_analysis_leaves_layers_out_of_the_build_and_draws_a_picture(bundle: 
     assert calibration.chosen("vision", "uint8") == kept
     assert len(kept) < 25
     assert (folder / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
-    record = build_cpu(opened, "int8", threads=1)
+    record = build(opened, target("cpu"), BuildOptions("int8", threads=1))
     nodes = onnx.load(opened.path(record.graphs["vision"]), load_external_data=False).graph.node
     quantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
     assert sum(node.op_type == "MatMul" and set(node.input) <= quantized for node in nodes) == len(kept)

@@ -14,9 +14,8 @@ from safetensors.numpy import load_file, save_file
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.observe import Observer
 from storm_edge.calibration.smoothquant import SmoothQuant, find_smoothquant, smoothquant_scales
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.runtime.bundle.calibration import find_calibration
 from storm_edge.runtime.bundle.engine import CheckResult
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
@@ -59,12 +58,12 @@ def test_outliers_that_ruin_int8_are_smoothed_away_in_the_engines(with_outliers:
     assert find_calibration(opened, "plain").scales == {"vision": {}, "temporal": {}, "decoder": {}}
     cpu, prepared = {}, {}
     for name in ("plain", "smooth"):
-        record = build_cpu(opened, "int8", calibration=name, allow_mismatch=True, threads=1)
+        record = build(opened, target("cpu"), BuildOptions("int8", calibration=name, allow_mismatch=True, threads=1))
         cpu[name] = 1 - worst(record.verification, "vision")
         options = BuildOptions(
             precision="int8", calibration=name, prepare_only=True, stages=("vision",), allow_mismatch=True
         )
-        prepared[name] = 1 - worst(build_tensorrt(opened, target("orin"), options).verification, "vision")
+        prepared[name] = 1 - worst(build(opened, target("orin"), options).verification, "vision")
     assert cpu["smooth"] < 0.5 * cpu["plain"]
     assert prepared["smooth"] < 0.5 * prepared["plain"]
 
@@ -118,7 +117,7 @@ def test_damaged_scales_are_refused(with_outliers: WithOutliers) -> None:
     ):
         save_file({**arrays, key: np.ascontiguousarray(damaged)}, path, about)
         with pytest.raises(BuildError, match=words):
-            build_cpu(opened, "int8", threads=1)
+            build(opened, target("cpu"), BuildOptions("int8", threads=1))
     save_file({**arrays, "smooth/vision/nothing": arrays[key]}, path, about)
     with pytest.raises(BuildError, match="nothing is nothing that a norm or gate makes"):
-        build_cpu(opened, "int8", threads=1)
+        build(opened, target("cpu"), BuildOptions("int8", threads=1))

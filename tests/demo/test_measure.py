@@ -13,10 +13,12 @@ from storm_edge.demo.tokenizer import write_demo_tokenizer
 from storm_edge.demo.training.checkpoints import write_checkpoint
 from storm_edge.demo.training.model import StormModel
 from storm_edge.demo.training.plan import demo_config
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.evaluate import answer_items
 
 QUESTIONS = 10
@@ -38,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pytorch_and_a_built_engine_are_asked_the_same_and_answer_the_same(folder: Path) -> None:
     export_bundle(folder / "whole", folder / "bundle")
-    build_cpu(Bundle.open(folder / "bundle"))
+    build(Bundle.open(folder / "bundle"), target("cpu"), BuildOptions())
     pipeline = load(folder / "bundle")
     built = list(answer_items(pipeline, islice(demo_items(frames=16, size=64), QUESTIONS), frames=16))
     measured = measure.Asker(folder / "whole")(16, QUESTIONS, [measure.TRAINED])[0]

@@ -11,13 +11,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from storm_edge.export import export_bundle as module
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime import load
 from storm_edge.runtime.bundle.manifest import MANIFEST, STAGES, Bundle
 from storm_edge.runtime.config.schema import ReductionConfig, StormConfig, TemporalConfig
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.machine.targets import target
 
 Copy = Callable[[Path], Path]
 
@@ -100,7 +102,7 @@ def test_half_precision_bundles_run_on_the_cpu_widened(dtype: str, config: Storm
     export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
     opened = Bundle.open(tmp_path / "bundle")
     assert {v.dtype for v in opened.manifest.graphs["temporal"].outputs} == {dtype}
-    record = build_cpu(opened)
+    record = build(opened, target("cpu"), BuildOptions())
     assert record.verified
     assert all(name.startswith("graphs/cpu-fp32.") for name in record.graphs.values())
     assert load(tmp_path / "bundle").open(np.zeros((4, 64, 64, 3), np.uint8)).ask("What?").stats.prompt_tokens
@@ -110,7 +112,7 @@ def test_pooling_is_chosen_at_export(checkpoint: Path, tmp_path: Path) -> None:
     export_bundle(checkpoint, tmp_path / "bundle", temporal_pool=2, spatial_pool=2)
     opened = Bundle.open(tmp_path / "bundle")
     assert (opened.config.reduction.temporal_pool, opened.config.reduction.spatial_pool) == (2, 2)
-    assert build_cpu(opened).verified
+    assert build(opened, target("cpu"), BuildOptions()).verified
     assert load(tmp_path / "bundle").open(np.zeros((8, 64, 64, 3), np.uint8)).rows.shape == (4 * 4, 128)
     with pytest.raises(UsageError, match="spatial_pool 3 does not divide"):
         export_bundle(checkpoint, tmp_path / "other", spatial_pool=3)
@@ -128,7 +130,7 @@ def test_every_option_of_the_model_exports_and_verifies(config: StormConfig, tmp
     )
     initialize(config, tmp_path / "checkpoint")
     export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
-    assert build_cpu(Bundle.open(tmp_path / "bundle")).verified
+    assert build(Bundle.open(tmp_path / "bundle"), target("cpu"), BuildOptions()).verified
     video = load(tmp_path / "bundle").open(np.zeros((6, 64, 64, 3), np.uint8))
     assert video.rows.shape == (2 * (4 + 1), 128)  # the newline's embedding follows every pooled frame
 
@@ -164,7 +166,7 @@ DEMO = Path(__file__).parents[2] / "demo" / "checkpoint"
 def test_the_demo_of_rounded_weights_builds_and_the_price_of_rounding_is_told(dtype: str, tmp_path: Path) -> None:
     notes = export_bundle(DEMO, tmp_path / "bundle", dtype=dtype)
     opened = Bundle.open(tmp_path / "bundle")
-    record = build_cpu(opened)  # by the limits of fp32, as its arithmetic is
+    record = build(opened, target("cpu"), BuildOptions())  # by the limits of fp32, as its arithmetic is
     assert record.verified
     assert len(record.verification) == 37
     reference = opened.manifest.reference
@@ -192,7 +194,7 @@ def test_a_large_checkpoint_is_rounded_layer_by_layer(
     export_bundle(checkpoint, tmp_path / "bundle", dtype="bfloat16")
     opened = Bundle.open(tmp_path / "bundle")
     assert opened.manifest.reference.rounding is not None
-    assert build_cpu(opened).verified
+    assert build(opened, target("cpu"), BuildOptions()).verified
 
 
 def with_context(checkpoint: Path, positions: int) -> Path:

@@ -11,12 +11,14 @@ import numpy as np
 
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.smoothquant import SmoothQuant
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.machine.targets import target
 
 FRAMES, HEIGHT, WIDTH = 24, 48, 64
 # name -> codec, pixel format, container, options of codec and container
@@ -81,7 +83,7 @@ def write_model(folder: Path) -> tuple[Path, Path]:
     checkpoint, bundle = folder / "checkpoint", folder / "bundle"
     initialize(tiny_config(), checkpoint)
     export_bundle(checkpoint, bundle)
-    build_cpu(Bundle.open(bundle))
+    build(Bundle.open(bundle), target("cpu"), BuildOptions())
     clips = np.random.default_rng(0).integers(0, 256, (8, 8, 16, 16, 3), dtype=np.uint8)
     calibrate(Bundle.open(bundle), lambda: iter(clips), "noise", samples=8, smoothquant=SmoothQuant())
     return checkpoint, bundle

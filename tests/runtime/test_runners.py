@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from storm_edge.export.build.build import build
+from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.answer.stages import Stages
@@ -40,7 +41,7 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append("decoder")
         return llm.open_generator(bundle, record, threads)
 
-    def build_it(bundle: Bundle, where: targets.Target, options: BuildOptions, progress: Callable[[str], None]) -> Any:
+    def build_it(bundle: Bundle, goal: Goal, progress: Callable[[str], None]) -> Any:
         asked.append("build")
         record = read_engine(bundle, "cpu-fp32")
         return record.model_copy(update={"runners": dict.fromkeys(STAGES, "invented")})

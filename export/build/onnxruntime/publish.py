@@ -6,9 +6,9 @@ import datetime
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 
+from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.prepared import Step, prepared_graph
 from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
-from storm_edge.runtime.bundle.calibration import Calibration
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage
 from storm_edge.runtime.bundle.publish import lock, publish_folder
@@ -20,23 +20,13 @@ from storm_edge.runtime.proof.verify import memory_needed, require, verify
 
 
 def publish_onnxruntime(
-    bundle: Bundle,
-    name: str,
-    target: str,
-    precision: str,
-    llm_precision: str,
-    steps: Mapping[Stage, Sequence[Step]],
-    *,
-    calibration: Calibration | None,
-    simulated: bool = False,
-    allow_mismatch: bool = False,
-    threads: int | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    bundle: Bundle, goal: Goal, steps: Mapping[Stage, Sequence[Step]], progress: Callable[[str], None] = lambda _: None
 ) -> EngineRecord:
-    """Apply `steps` to every stage's graph, verify what comes of it, and publish the engine `name`.
+    """Apply `steps` to every stage's graph, verify what comes of it, and publish the engine.
 
     Raises ParityError where it fails verification and not `allow_mismatch`; nothing is published then.
     """
+    name, options = goal.name, goal.options
     bundle.check_once(progress)
     with lock(bundle.root, "engines", progress), removed_on_failure(bundle):
         graphs: dict[Stage, str] = {}
@@ -47,27 +37,27 @@ def publish_onnxruntime(
             files |= made
         record = EngineRecord(
             name=name,
-            target=target,
-            precision=precision,
-            llm_precision=llm_precision,
+            target=goal.where.name,
+            precision=goal.precision,
+            llm_precision=goal.llm_precision,
             state="built",
-            simulated=simulated,
+            simulated=options.simulate,
             bundle_sha256=bundle.sha256,
             graphs=graphs,
-            runners=dict.fromkeys(graphs, "onnxruntime-cpu"),
+            runners=goal.runners,
             files=files,
             versions={p: importlib.metadata.version(p) for p in ("storm-edge", "onnxruntime")},
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             verified=False,
             verification=[],
-            calibration=f"{calibration.name} {calibration.sha256}" if calibration else "",
+            calibration=goal.calibrated_by,
         )
         with memory_limit(memory_needed(bundle)):
-            results = verify(bundle, record, threads=threads, progress=lambda clip: progress(f"verify {clip}"))
+            results = verify(bundle, record, threads=options.threads, progress=lambda clip: progress(f"verify {clip}"))
         try:
             require(results, bundle, record)
         except ParityError:
-            if not allow_mismatch:
+            if not options.allow_mismatch:
                 raise
         verified = all(r.passed for r in results)
         record = sealed(record.model_copy(update={"verified": verified, "verification": results}))

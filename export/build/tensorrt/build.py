@@ -15,15 +15,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from storm_edge.export.build.goal import Goal, device_command, require_installed, resolve, timing_cache
-from storm_edge.export.build.options import BuildOptions, abilities
+from storm_edge.export.build.goal import Goal, device_command
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.export.build.unread import refuse_unread
+from storm_edge.export.build.tensorrt.timing import require_installed, timing_cache
+from storm_edge.export.build.tensorrt.versions import abilities
 from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
 from storm_edge.plugins.libraries import TENSORRT, find_library
-from storm_edge.runtime.bundle.calibration import calibration_of
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, engine_graph, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file
 from storm_edge.runtime.bundle.publish import lock, publish_folder, publish_text
@@ -31,8 +30,6 @@ from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
-from storm_edge.runtime.machine.probe import probe
-from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.proof.prepared import verify_prepared
 from storm_edge.runtime.proof.verify import memory_needed, require, verify
 from storm_edge.runtime.runners import RUNNERS
@@ -40,16 +37,13 @@ from storm_edge.runtime.runners import RUNNERS
 Progress = Callable[[str], None]
 
 
-def build_tensorrt(
-    bundle: Bundle, where: Target, options: BuildOptions, progress: Progress = lambda _: None
-) -> EngineRecord:
+def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: None) -> EngineRecord:
     """Prepare the graphs, compile them if this machine is the target, verify and publish.
 
-    Returns the record: of state "prepared" where `options.prepare_only`, "compiled" where `options.sms` names only GPUs
-    that are not here. Raises TargetError for what the target cannot do, or with the command to run on the device;
-    BuildError; ParityError.
+    Returns the record: of state "prepared" where `prepare_only`, "compiled" where `sms` names only GPUs that are not
+    here. Raises TargetError with the command to run on the device; BuildError; ParityError.
     """
-    goal = resolve(where, options, probe())
+    options = goal.options
     bundle.check_once(progress)
     with lock(bundle.root, "engines", progress), removed_on_failure(bundle):
         record = _prepare(bundle, goal, options, progress)
@@ -59,7 +53,7 @@ def build_tensorrt(
         if not goal.sms:
             here = "compile here for another machine's GPU with --sm 86,89,120 for instance, or "
             raise TargetError(
-                f"prepared {goal.name}, but this machine is no {where.name}:"
+                f"prepared {goal.name}, but this machine is no {goal.where.name}:"
                 f" {'' if goal.timed else here}copy {bundle.root} to one and run"
                 f" `{_device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
             )
@@ -70,14 +64,16 @@ def build_tensorrt(
 
 def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progress) -> EngineRecord:
     """The record of the prepared graphs, which are made and checked where they are not there yet."""
-    shapes = profiles(bundle, options)
-    refuse_unread(bundle, goal.precision, goal.llm_precision, options)
-    found_calibration = calibration_of(bundle, goal.precision, goal.llm_precision, options.calibration)
-    calibration = f"{found_calibration.name} {found_calibration.sha256}" if found_calibration else ""
     # A release may prepare otherwise than the one before; a device cannot ask the passes, which need onnx.
     release = importlib.metadata.version("storm-edge")
-    made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_runner, calibration]
-    made_of += [abilities(goal.parsed_version), options.stages, options.max_frames, options.max_length]
+    made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_runner]
+    made_of += [
+        goal.calibrated_by,
+        abilities(goal.parsed_version),
+        options.stages,
+        options.max_frames,
+        options.max_length,
+    ]
     made_of.append([options.min_shapes, options.opt_shapes, options.max_shapes])
     key = _hash([*made_of, options.int4_block])
     found = _prepared_before(bundle, goal.name, key)
@@ -96,9 +92,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
             " --prepare-only`, or pip install onnx."
         ) from e
 
-    graphs, files = prepare(
-        bundle, goal.name, goal.precision, goal.llm_precision, goal.parsed_version, options, llm_runner=goal.llm_runner
-    )
+    graphs, files = prepare(bundle, goal)
     record = EngineRecord(
         name=goal.name,
         target=goal.where.name,
@@ -107,16 +101,16 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         state="prepared",
         bundle_sha256=bundle.sha256,
         graphs=graphs,
-        runners={stage: goal.llm_runner if stage == "decoder" else goal.runner for stage in graphs},
+        runners=goal.runners,
         files=files,
         versions={"storm-edge": release, "tensorrt": goal.version},
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         verified=False,
         verification=[],
-        calibration=calibration,
+        calibration=goal.calibrated_by,
         key=key,
         max_length=options.max_length,
-        profiles=shapes,
+        profiles=goal.profiles,
     )
     progress("verify the prepared graphs in ONNX Runtime")
     with memory_limit(memory_needed(bundle)):

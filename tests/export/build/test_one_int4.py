@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt_llm.checkpoint import write_checkpoint
 from storm_edge.export.build.vllm.folder import write_folder
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import target
 
 BLOCK = 128
 LAYERS = [f"self_attn.{n}_proj" for n in "qkvo"] + [f"mlp.{n}_proj" for n in ("gate", "up", "down")]
@@ -60,10 +64,10 @@ def test_onnx_runtime_tensorrt_tensorrt_llm_and_vllm_read_the_same_numbers(
     bundle: Path, tmp_path: Path, copy_of, trtllm_reader
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    record = build_cpu(opened, "fp32", "int4", allow_mismatch=True, threads=1)
-    options = BuildOptions(stages=("decoder",))
-    for_tensorrt, _ = prepare(opened, "t", "fp16", "int4", (10, 15), options)
-    on_jetpack_6, _ = prepare(opened, "j", "fp16", "int4", (10, 3), options, llm_runner="onnxruntime-cuda")
+    record = build(opened, target("cpu"), BuildOptions("fp32", "int4", allow_mismatch=True, threads=1))
+    options = BuildOptions("fp16", "int4", stages=("decoder",))
+    for_tensorrt, _ = prepare(opened, judge(opened, target("thor"), options, probe()))
+    on_jetpack_6, _ = prepare(opened, judge(opened, target("orin"), replace(options, tensorrt="10.3"), probe()))
     (tmp_path / "trtllm").mkdir()
     write_checkpoint(opened, tmp_path / "trtllm", "int4")
     (tmp_path / "hf").mkdir()

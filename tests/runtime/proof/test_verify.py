@@ -8,13 +8,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.graph_file import save_model
 from storm_edge.runtime.bundle.engine import read_engine
 from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle, Manifest, describe_file
 from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import EngineError, ParityError
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.verify import verify
 
 Damage = Callable[[onnx.ModelProto], None]
@@ -74,7 +76,7 @@ def test_a_damaged_graph_is_caught_and_not_published(
 ) -> None:
     changed = damaged(copy_of(bundle), stage, damage)
     with pytest.raises(ParityError, match=f"first {stage} .*limit"):
-        build_cpu(changed)
+        build(changed, target("cpu"), BuildOptions())
     with pytest.raises(EngineError, match="another bundle"):  # the engine of before is not taken for the changed one
         choose_engine(changed, None, ("cpu",))
 
@@ -83,7 +85,7 @@ def test_a_mismatching_engine_can_be_published_on_request_and_is_never_chosen_by
     bundle: Path, copy_of: Callable[[Path], Path]
 ) -> None:
     changed = damaged(copy_of(bundle), "temporal", flip_direction)
-    record = build_cpu(changed, allow_mismatch=True)
+    record = build(changed, target("cpu"), BuildOptions(allow_mismatch=True))
     assert not record.verified
     assert read_engine(changed, "cpu-fp32") == record
     with pytest.raises(EngineError, match="no verified engine"):

@@ -18,11 +18,12 @@ from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 from storm_edge.runtime.llm.splice import flatten_visual
 from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.sessions.base import Session, to_host
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 LENGTH = 512
-OPTIONS = BuildOptions(max_frames=16, max_length=LENGTH)
+OPTIONS = BuildOptions("fp16", "fp16", max_frames=16, max_length=LENGTH)
 
 
 class Kind:
@@ -38,16 +39,17 @@ class Kind:
         return self._tensorrt(stage)
 
     def _tensorrt(self, stage: Stage):  # type: ignore[no-untyped-def]
+        from storm_edge.export.build.goal import judge
         from storm_edge.export.build.prepare import prepare
         from storm_edge.export.build.tensorrt.compile import compile_graph
         from storm_edge.export.build.tensorrt.compile_job import CompileJob
-        from storm_edge.export.build.tensorrt.profiles import profiles
         from storm_edge.runtime.sessions.tensorrt import TensorRTSession
 
-        graphs, _ = prepare(self.bundle, self.name, "fp16", "fp16", (10, 15), OPTIONS)
-        fields = {"api": self.name, "graph": str(self.bundle.path(graphs[stage])), "engine": str(self.folder / stage)}
-        job = CompileJob.model_validate(fields | {"profiles": profiles(self.bundle, OPTIONS)[stage]})
-        return TensorRTSession(self.folder / stage, self.name, compile_graph(job).version)
+        goal = judge(self.bundle, target("rtx"), OPTIONS, probe())
+        graphs, _ = prepare(self.bundle, goal)
+        graph, engine = self.bundle.path(graphs[stage]), self.folder / stage
+        job = CompileJob(package=self.name, graph=str(graph), engine=str(engine), profiles=goal.profiles[stage])
+        return TensorRTSession(engine, self.name, compile_graph(job).version)
 
     def decoder(self) -> LanguageModel:
         config = self.bundle.config.llm

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import target
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
@@ -56,14 +58,15 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_tensorrt_for_rtx_compiles_it_for_three_generations_at_once(
     stage: Stage, precision: str, llm_precision: str, wide: Bundle, tmp_path: Path
 ) -> None:
-    options = BuildOptions(stages=(stage,), max_frames=8, max_length=4096)
-    graphs, _ = prepare(wide, "wide", precision, llm_precision, (10, 15), options)
+    options = BuildOptions(precision, llm_precision, stages=(stage,), max_frames=8, max_length=4096)
+    goal = judge(wide, target("rtx"), options, probe())
+    graphs, _ = prepare(wide, goal)
     result = compile_graph(
         CompileJob(
             package="tensorrt_rtx",
             graph=str(wide.path(graphs[stage])),
             engine=str(tmp_path / "out.engine"),
-            profiles=profiles(wide, options)[stage],
+            profiles=goal.profiles[stage],
             compute_capabilities=[86, 89, 120],
         )
     )

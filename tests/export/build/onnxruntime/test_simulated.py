@@ -9,9 +9,7 @@ import onnx
 import pytest
 
 from storm_edge.export.build.build import build
-from storm_edge.export.build.onnxruntime.simulated import build_simulated
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.bundle.engine import CheckResult, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -33,7 +31,7 @@ def test_it_is_as_far_from_pytorch_as_the_graphs_prepared_for_the_target(
 ) -> None:
     bundle = Bundle.open(copy_of(calibrated))
     encoders = BuildOptions(precision=precision, prepare_only=True, stages=("vision", "temporal"))
-    prepared = build_tensorrt(bundle, target("h100"), encoders)
+    prepared = build(bundle, target("h100"), encoders)
     record = build(bundle, target("h100"), BuildOptions(precision=precision, simulate=True, threads=1))
     assert (record.name, record.target) == (f"h100-{precision}-llm-bf16-simulated", "h100")
     assert (record.simulated, record.verified, record.state) == (True, True, "built")
@@ -70,7 +68,7 @@ def test_what_the_target_cannot_do_or_needs_no_simulation_is_refused(bundle: Pat
         ("h100", "int8", BuildError, "run `storm calibrate"),
     ):
         with pytest.raises(error, match=words):
-            build_simulated(opened, target(name), BuildOptions(precision=precision, simulate=True))
+            build(opened, target(name), BuildOptions(precision=precision, simulate=True))
     assert [p.name for p in (bundle / "engines").iterdir()] == ["cpu-fp32"]
 
 

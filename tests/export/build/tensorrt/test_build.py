@@ -11,19 +11,22 @@ from types import SimpleNamespace
 
 import pytest
 
+from storm_edge.export.build import build as builds
 from storm_edge.export.build import goal as goals
-from storm_edge.export.build.goal import device_command, resolve
-from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages, parse_version
+from storm_edge.export.build.build import build
+from storm_edge.export.build.goal import device_command, judge
+from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
 from storm_edge.export.build.tensorrt import build as module
-from storm_edge.export.build.tensorrt.build import build_tensorrt
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.export.build.tensorrt.versions import NEWEST, parse_version
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import BuildError, EngineError, ParityError, TargetError, UsageError
+from storm_edge.runtime.machine.packages import installed_tensorrt
 from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.prepared import PreparedChecks
@@ -42,7 +45,7 @@ needs_rtx = pytest.mark.skipif(
 
 def test_preparing_runs_anywhere_is_checked_against_the_reference_and_never_chosen(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
-    record = build_tensorrt(opened, target("rtx"), PREPARE)
+    record = build(opened, target("rtx"), PREPARE)
     assert (record.state, record.verified, record.name) == ("prepared", False, "rtx-fp16-llm-bf16")
     assert {r.stage for r in record.verification} == {"vision", "temporal"}
     assert all(r.passed for r in record.verification)
@@ -55,7 +58,7 @@ def test_preparing_runs_anywhere_is_checked_against_the_reference_and_never_chos
 def test_without_prepare_only_another_machine_gets_the_command_for_the_device(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     with pytest.raises(TargetError, match=r"is no orin: copy .* `storm build .* --target orin --prec"):
-        build_tensorrt(opened, target("orin"), replace(PREPARE, prepare_only=False))
+        build(opened, target("orin"), replace(PREPARE, prepare_only=False))
     assert read_engine(opened, "orin-fp16-llm-bf16").state == "prepared"
 
 
@@ -63,7 +66,7 @@ def test_stages_that_cannot_be_run_where_they_are_prepared_are_named_with_the_re
     bundle: Path, copy_of: Copy
 ) -> None:
     options = replace(PREPARE, precision="bf16", llm_precision="bf16")
-    record = build_tensorrt(Bundle.open(copy_of(bundle)), target("h100"), options)
+    record = build(Bundle.open(copy_of(bundle)), target("h100"), options)
     assert record.verification == []
     assert record.unchecked["vision"] == "ONNX Runtime multiplies no bf16 matrices on a CPU"
     assert record.unchecked["decoder"] == "only TensorRT runs this form of it"
@@ -74,7 +77,7 @@ def test_a_build_that_is_refused_leaves_no_prepared_graphs(bundle: Path, copy_of
     opened = Bundle.open(copy_of(bundle))
     before = sorted(p.name for p in (opened.root / "graphs").iterdir())
     with pytest.raises(TargetError, match="cannot run the language model"):
-        build_tensorrt(opened, target("h100"), replace(PREPARE, tensorrt="10.3"))
+        build(opened, target("h100"), replace(PREPARE, tensorrt="10.3"))
     assert sorted(p.name for p in (opened.root / "graphs").iterdir()) == before
 
 
@@ -82,21 +85,21 @@ def test_an_unchanged_preparation_is_not_repeated_and_a_changed_one_not_reused(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    first = build_tensorrt(opened, target("orin"), PREPARE)
-    other = build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024))
+    first = build(opened, target("orin"), PREPARE)
+    other = build(opened, target("orin"), replace(PREPARE, max_length=1024))
     assert other.graphs["decoder"] != first.graphs["decoder"]
     assert other.graphs["vision"] == first.graphs["vision"]
     monkeypatch.setattr(module, "publish_folder", None)  # nothing may be published now
-    assert build_tensorrt(opened, target("orin"), replace(PREPARE, max_length=1024)) == other
+    assert build(opened, target("orin"), replace(PREPARE, max_length=1024)) == other
 
 
 def test_another_release_of_storm_edge_prepares_anew(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    first = build_tensorrt(opened, target("rtx"), PREPARE)
+    first = build(opened, target("rtx"), PREPARE)
     monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "9.9.9")
-    assert build_tensorrt(opened, target("rtx"), PREPARE).key != first.key
+    assert build(opened, target("rtx"), PREPARE).key != first.key
 
 
 def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
@@ -107,11 +110,11 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
     monkeypatch.setattr(module, "verify_prepared", lambda *_, **__: PreparedChecks([row]))
     monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
     allowed = replace(PREPARE, allow_mismatch=True)
-    prepared = build_tensorrt(opened, target("rtx"), allowed)
-    assert build_tensorrt(opened, target("rtx"), allowed) == prepared
+    prepared = build(opened, target("rtx"), allowed)
+    assert build(opened, target("rtx"), allowed) == prepared
     with pytest.raises(ParityError, match="1 of 1 checks failed"):
-        build_tensorrt(opened, target("rtx"), PREPARE)
-    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
+        build(opened, target("rtx"), PREPARE)
+    monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
     monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
 
     def compile_graph(job: CompileJob, _: object) -> CompileResult:
@@ -119,10 +122,10 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
         return CompileResult(version="1.7.1", engine_bytes=6)
 
     monkeypatch.setattr(module, "compile_graph", compile_graph)
-    built = build_tensorrt(opened, target("rtx"), replace(allowed, prepare_only=False))
+    built = build(opened, target("rtx"), replace(allowed, prepare_only=False))
     assert (built.state, built.verified) == ("built", False)
     with pytest.raises(ParityError, match="1 of 1 checks failed"):
-        build_tensorrt(opened, target("rtx"), replace(PREPARE, prepare_only=False))
+        build(opened, target("rtx"), replace(PREPARE, prepare_only=False))
     assert read_engine(opened, built.name) == built
 
 
@@ -132,10 +135,10 @@ def test_a_device_needs_no_onnx_for_what_was_prepared_elsewhere(
     import sys
 
     opened = Bundle.open(copy_of(bundle))
-    prepared = build_tensorrt(opened, target("orin"), PREPARE)
+    prepared = build(opened, target("orin"), PREPARE)
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "storm_edge.export.build.prepare")
-    assert build_tensorrt(opened, target("orin"), replace(PREPARE, tensorrt="10.15.1")) == prepared
+    assert build(opened, target("orin"), replace(PREPARE, tensorrt="10.15.1")) == prepared
 
 
 def test_a_device_without_onnx_is_told_when_its_options_are_not_those_of_the_preparation(
@@ -147,7 +150,7 @@ def test_a_device_without_onnx_is_told_when_its_options_are_not_those_of_the_pre
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "storm_edge.export.build.prepare", raising=False)
     with pytest.raises(BuildError, match=r"--max-length 512 --tensorrt 10\.16 --prepare-only`, or pip install onnx"):
-        build_tensorrt(opened, target("orin"), PREPARE)
+        build(opened, target("orin"), PREPARE)
 
 
 def test_the_command_for_the_device_repeats_every_option_that_the_graphs_depend_on(bundle: Path) -> None:
@@ -176,24 +179,26 @@ def test_the_command_for_the_device_can_be_pasted_where_folders_have_spaces(
     assert words[:3] == ["storm", "build", str(spaced.root)]
 
 
-def test_a_workstations_own_tensorrt_says_nothing_about_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workstations_own_tensorrt_says_nothing_about_the_device(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(goals, "installed_tensorrt", lambda api: "10.4.0")
-    assert resolve(target("orin"), PREPARE, WORKSTATION).version == goals.NEWEST
-    assert resolve(target("orin"), replace(PREPARE, llm_precision="int4"), ORIN).version == "10.4.0"
+    assert judge(Bundle.open(bundle), target("orin"), PREPARE, WORKSTATION).version == NEWEST
+    assert judge(Bundle.open(bundle), target("orin"), replace(PREPARE, llm_precision="int4"), ORIN).version == "10.4.0"
 
 
 def test_on_jetpack_62_the_language_model_is_prepared_for_onnx_runtime(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     old = replace(PREPARE, tensorrt="10.3", int4_block=32)
     with pytest.raises(TargetError, match=r"TensorRT 10\.3 of JetPack 6\.2 cannot run the language model .*int4"):
-        build_tensorrt(opened, target("orin"), replace(old, llm_precision="bf16"))
-    record = build_tensorrt(opened, target("orin"), old)
+        build(opened, target("orin"), replace(old, llm_precision="bf16"))
+    record = build(opened, target("orin"), old)
     assert (record.name, record.runners["decoder"]) == ("orin-fp16-llm-int4", "onnxruntime-cuda")
     decoder = [r for r in record.verification if r.stage == "decoder"]
     assert decoder
     assert all(r.passed for r in decoder)
     # The device's own TensorRT asks for the same graphs.
-    assert build_tensorrt(opened, target("orin"), replace(old, tensorrt="10.3.0.30")) == record
+    assert build(opened, target("orin"), replace(old, tensorrt="10.3.0.30")) == record
 
 
 def test_elsewhere_the_language_model_on_an_old_tensorrt_is_refused_with_what_works(
@@ -201,9 +206,9 @@ def test_elsewhere_the_language_model_on_an_old_tensorrt_is_refused_with_what_wo
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
     with pytest.raises(TargetError, match=r"TensorRT 10\.3 cannot run the language model .*10\.15 or newer.*--stages"):
-        build_tensorrt(opened, target("a100"), replace(PREPARE, tensorrt="10.3"))
+        build(opened, target("a100"), replace(PREPARE, tensorrt="10.3"))
     stages = parse_stages("temporal, vision")
-    record = build_tensorrt(opened, target("a100"), replace(PREPARE, tensorrt="10.3", stages=stages))
+    record = build(opened, target("a100"), replace(PREPARE, tensorrt="10.3", stages=stages))
     assert set(record.graphs) == {"vision", "temporal"}
 
 
@@ -216,7 +221,7 @@ def test_profiles_can_be_overridden_with_trtexecs_names(bundle: Path) -> None:
 
 
 def _prepare_in_a_process(root: Path) -> str:
-    return build_tensorrt(Bundle.open(root), target("thor"), PREPARE).key
+    return build(Bundle.open(root), target("thor"), PREPARE).key
 
 
 def test_two_builders_at_once_give_one_engine(bundle: Path, copy_of: Copy) -> None:
@@ -232,8 +237,8 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    before = build_tensorrt(opened, target("rtx"), PREPARE)
-    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
+    before = build(opened, target("rtx"), PREPARE)
+    monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
     monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
 
     def fail(*_: object) -> None:
@@ -241,7 +246,7 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
 
     monkeypatch.setattr(module, "compile_graph", fail)
     with pytest.raises(BuildError, match="killed"):
-        build_tensorrt(opened, target("rtx"), replace(PREPARE, prepare_only=False))
+        build(opened, target("rtx"), replace(PREPARE, prepare_only=False))
     assert read_engine(opened, before.name) == before
     assert [p.name for p in (opened.root / "engines").iterdir() if p.name.startswith(".")] == []
 
@@ -252,7 +257,7 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
     opened = Bundle.open(copy_of(bundle))
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
     monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
-    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
+    monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
     monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
 
     def compile_graph(job: CompileJob, _: object) -> CompileResult:
@@ -263,9 +268,9 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
 
     monkeypatch.setattr(module, "compile_graph", compile_graph)
     options = replace(PREPARE, prepare_only=False)
-    built = build_tensorrt(opened, target("rtx"), options)
+    built = build(opened, target("rtx"), options)
     with pytest.raises(BuildError, match="out of memory"):
-        build_tensorrt(opened, target("rtx"), replace(options, max_frames=256))
+        build(opened, target("rtx"), replace(options, max_frames=256))
     assert read_engine(opened, built.name) == built
     assert choose_engine(opened, None, ("rtx", "cpu")) == built
 
@@ -274,10 +279,10 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
 def test_tensorrt_for_rtx_compiles_for_gpus_that_are_not_here(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     options = BuildOptions(sms=(86, 120), stages=("vision",), max_frames=16)
-    record = build_tensorrt(opened, target("rtx"), options)
+    record = build(opened, target("rtx"), options)
     assert (record.state, record.verified, record.sms) == ("compiled", False, [86, 120])
     assert (opened.root / record.graphs["vision"]).stat().st_size > 10_000
-    assert record.versions["tensorrt"] == goals.installed_tensorrt("tensorrt_rtx")
+    assert record.versions["tensorrt"] == installed_tensorrt("tensorrt_rtx")
     assert read_engine(opened, record.name) == record
     assert choose_engine(opened, None, ("rtx", "cpu")).name == "cpu-fp32"
     with pytest.raises(EngineError, match="has no temporal and no decoder: `storm build"):
@@ -298,13 +303,13 @@ def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it
 
     monkeypatch.setattr(module, "compile_graph", compile_graph)
     monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
-    monkeypatch.setattr(module, "probe", lambda: WORKSTATION)
+    monkeypatch.setattr(builds, "probe", lambda: WORKSTATION)
     options = replace(PREPARE, prepare_only=False)
-    first = build_tensorrt(opened, target("rtx"), replace(options, sms=(86, 89)))
+    first = build(opened, target("rtx"), replace(options, sms=(86, 89)))
     assert (first.state, first.sms, len(compiled)) == ("compiled", [86, 89], 3)
     with pytest.raises(EngineError, match="rtx-fp16-llm-bf16 is only compiled: `storm build"):
         load(opened.root, first.name)
-    assert build_tensorrt(opened, target("rtx"), replace(options, sms=(89,))) == first
+    assert build(opened, target("rtx"), replace(options, sms=(89,))) == first
 
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
     seen: list[EngineRecord] = []
@@ -314,14 +319,14 @@ def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it
         return [row]
 
     monkeypatch.setattr(module, "verify", verify)
-    monkeypatch.setattr(module, "probe", lambda: RTX_4090)
-    record = build_tensorrt(opened, target("rtx"), options)
+    monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
+    record = build(opened, target("rtx"), options)
     assert len(compiled) == 3
     assert (record.state, record.verified, record.verification) == ("built", True, [row])
     assert [r.state for r in seen] == ["built"]
     assert read_engine(opened, record.name) == record
     assert choose_engine(opened, None, ("rtx", "cpu")) == record
-    assert build_tensorrt(opened, target("rtx"), options) == record  # unchanged: neither compiled nor verified again
+    assert build(opened, target("rtx"), options) == record  # unchanged: neither compiled nor verified again
     assert (len(compiled), len(seen)) == (3, 1)
 
 
@@ -329,7 +334,7 @@ def test_an_engine_for_another_gpu_names_both_sides(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    record = build_tensorrt(opened, target("rtx"), PREPARE)
+    record = build(opened, target("rtx"), PREPARE)
     monkeypatch.setattr(sessions, "probe", lambda: RTX_4090)
     with pytest.raises(EngineError, match=r"compiled for SM 86, 120, this machine has .*RTX 4090 \(SM 89\): build it"):
         Stages.load(opened, record.model_copy(update={"state": "built", "sms": [86, 120]}))
@@ -344,22 +349,24 @@ def test_an_engine_for_another_gpu_names_both_sides(
         ("rtx", BuildOptions(tensorrt="10.3"), "leave --tensorrt out for target rtx"),
     ],
 )
-def test_gpus_that_cannot_be_compiled_for_are_refused(name: str, options: BuildOptions, words: str) -> None:
+def test_gpus_that_cannot_be_compiled_for_are_refused(
+    name: str, options: BuildOptions, words: str, bundle: Path
+) -> None:
     with pytest.raises(TargetError, match=words):
-        resolve(target(name), options, WORKSTATION)
+        judge(Bundle.open(bundle), target(name), options, WORKSTATION)
 
 
 def test_a_machine_without_the_gpu_is_told_that_rtx_can_be_compiled_for_anyway(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     with pytest.raises(TargetError, match=r"this machine is no rtx: compile here .* --sm 86,89,120 .*, or copy"):
-        build_tensorrt(opened, target("rtx"), replace(PREPARE, prepare_only=False))
+        build(opened, target("rtx"), replace(PREPARE, prepare_only=False))
 
 
 def test_an_engine_of_another_version_or_plugin_names_both_sides(
     bundle: Path, copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    record = build_tensorrt(opened, target("rtx"), PREPARE)
+    record = build(opened, target("rtx"), PREPARE)
     built = record.model_copy(update={"state": "built", "plugin_sha256": 64 * "a"})
     monkeypatch.setenv("STORM_PLUGIN_PATH", "")
     with pytest.raises(EngineError, match=r"was built with plugin aaaaaaaaaaaa, this machine has none"):
@@ -382,7 +389,7 @@ def test_options_that_make_no_sense_are_refused(bundle: Path, copy_of: Copy) -> 
         (replace(PREPARE, tensorrt="ten"), UsageError, "'ten' is no version: give one like 10.3"),
     ):
         with pytest.raises(error, match=words):
-            build_tensorrt(opened, target("orin"), options)
+            build(opened, target("orin"), options)
     for shapes, words in (
         (parse_shapes("image:1x2"), "no graph has"),
         (parse_shapes("frames:99x64x64x3"), "let it grow, with --min-shapes"),
@@ -393,16 +400,16 @@ def test_options_that_make_no_sense_are_refused(bundle: Path, copy_of: Copy) -> 
     ):
         encoders = replace(PREPARE, min_shapes=shapes, stages=parse_stages("vision,temporal"))
         with pytest.raises(UsageError, match=words):
-            build_tensorrt(opened, target("orin"), encoders)
+            build(opened, target("orin"), encoders)
     for shapes, words in (
         (parse_shapes("frames:1x64x64x3"), "let it grow"),
         (parse_shapes("position_ids:1x64"), "inputs_embeds has 256 tokens, position_ids 64: give both the same"),
     ):
         with pytest.raises(UsageError, match=words):
-            build_tensorrt(opened, target("orin"), replace(PREPARE, max_shapes=shapes))
+            build(opened, target("orin"), replace(PREPARE, max_shapes=shapes))
     few = parse_shapes("frames:4x64x64x3")
     with pytest.raises(UsageError, match="ends at 4, the runtime gives 8 at once: give --max-shapes frames:8x64x64x3"):
-        build_tensorrt(opened, target("orin"), replace(PREPARE, opt_shapes=few, max_shapes=few))
+        build(opened, target("orin"), replace(PREPARE, opt_shapes=few, max_shapes=few))
     with pytest.raises(UsageError, match="frames has two shapes"):
         parse_shapes("frames:8x64x64x3,frames:9x64x64x3")
     with pytest.raises(UsageError, match="is no shape"):

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt import compile as module
@@ -20,6 +21,8 @@ from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.runtime.bundle.engine import ProfileShapes
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import target
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
@@ -52,10 +55,11 @@ def test_tensorrt_for_rtx_compiles_every_prepared_graph(
     tmp_path: Path,  # type: ignore[no-untyped-def]
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
-    options = BuildOptions(max_length=1024, max_frames=16)
-    graphs, _ = prepare(opened, "rtx", precision, llm_precision, (10, 15), options)
+    options = BuildOptions(precision, llm_precision, max_length=1024, max_frames=16)
+    goal = judge(opened, target("rtx"), options, probe())
+    graphs, _ = prepare(opened, goal)
     for stage in STAGES:
-        result = compile_graph(job(opened.path(graphs[stage]), tmp_path, sm, profiles=profiles(opened, options)[stage]))
+        result = compile_graph(job(opened.path(graphs[stage]), tmp_path, sm, profiles=goal.profiles[stage]))
         assert result.engine_bytes == (tmp_path / "out.engine").stat().st_size > 10_000
         assert result.peak_memory_bytes > 2**20
         assert result.failure is None
@@ -64,13 +68,15 @@ def test_tensorrt_for_rtx_compiles_every_prepared_graph(
 @needs_rtx
 def test_the_form_for_tensorrt_10_3_compiles_as_well(bundle: Path, copy_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     opened = Bundle.open(copy_of(bundle))
-    options = BuildOptions(max_frames=16)
-    graphs, _ = prepare(opened, "orin", "fp16", "bf16", (10, 7), BuildOptions(stages=("vision", "temporal")))
+    options = BuildOptions(tensorrt="10.7", stages=("vision", "temporal"), max_frames=16)
+    goal = judge(opened, target("orin"), options, probe())
+    graphs, _ = prepare(opened, goal)
     model = onnx.load(opened.path(graphs["vision"]), load_external_data=False)
     assert (model.opset_import[0].version, "Attention" in {n.op_type for n in model.graph.node}) == (20, False)
     for stage in graphs:
-        compile_graph(job(opened.path(graphs[stage]), tmp_path, 86, profiles=profiles(opened, options)[stage]))
-    stripped, _ = prepare(opened, "orin3", "fp16", "bf16", (10, 3), BuildOptions(stages=("temporal",)))
+        compile_graph(job(opened.path(graphs[stage]), tmp_path, 86, profiles=goal.profiles[stage]))
+    older = judge(opened, target("orin"), BuildOptions(tensorrt="10.3", stages=("temporal",)), probe())
+    stripped, _ = prepare(opened, older)
     assert not onnx.load(opened.path(stripped["temporal"]), load_external_data=False).functions
 
 
