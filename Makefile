@@ -18,7 +18,7 @@ ifneq ($(wildcard /etc/nv_tegra_release)$(filter 3.10,$(PYTHON_VERSION)),)
   EXTRAS := cpu,jetson
   VENV_FLAGS := --system-site-packages
 else
-  EXTRAS := cpu,export,demo,dev
+  EXTRAS := cpu,export,demo,dev,debug
 endif
 CONSTRAINTS := $(if $(filter 3.10,$(PYTHON_VERSION)),constraints-jp62.txt,constraints.txt)
 PACKAGES := plugins runtime export calibration demo cli

@@ -25,6 +25,7 @@ VERBS = {
     "calibrate": "Observe a bundle on real frames, for int8 and fp8 engines.",
     "build": "Bundle to engine, verified, for one target.",
     "verify": "Compare an engine with what PyTorch computed.",
+    "compare": "Find the first layer at which an engine differs.",
     "run": "Answer a question about a video.",
     "plan": "Estimate memory and time on a target, before anything is built.",
     "eval": "Measure how often an engine answers right.",

@@ -35,6 +35,7 @@ def command(
     from storm_edge.runtime.bundle.manifest import Bundle
     from storm_edge.runtime.bundle.trust import choose_engine
     from storm_edge.runtime.machine.probe import probe
+    from storm_edge.runtime.proof.advice import to_find_the_layer
     from storm_edge.runtime.proof.figures import describe_reference
     from storm_edge.runtime.proof.verify import require, verify
 
@@ -69,4 +70,6 @@ def command(
         for r in results:
             mark = "" if r.passed else "  FAILED"
             echo(f"{r.clip:<8}{r.stage:<15}{r.metric:<16}{r.value:>12.8g}{r.limit:>12.8g}{mark}")
+        if failed := [r for r in results if not r.passed]:
+            echo(f"which layer: {to_find_the_layer(opened, record, failed[0].stage, failed[0].clip)}")
     require(results, opened, record)

@@ -23,8 +23,8 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     | {"attributes": (11, "*Attribute")},
     "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "sparse_initializer": (15, "*Sparse")}
     | {"input": (11, "*Value"), "output": (12, "*Value")},
-    "Node": {"input": (1, "*string"), "output": (2, "*string"), "op_type": (4, "string"), "domain": (7, "string")}
-    | {"attribute": (5, "*Attribute")},
+    "Node": {"input": (1, "*string"), "output": (2, "*string"), "name": (3, "string"), "op_type": (4, "string")}
+    | {"attribute": (5, "*Attribute"), "domain": (7, "string")},
     "Attribute": {"name": (1, "string"), "t": (5, "Tensor"), "g": (6, "Graph"), "tensors": (10, "*Tensor")}
     | {"graphs": (11, "*Graph"), "sparse_tensor": (22, "Sparse"), "sparse_tensors": (23, "*Sparse")},
     "Sparse": {"values": (1, "Tensor"), "indices": (2, "Tensor")},

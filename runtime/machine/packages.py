@@ -41,6 +41,16 @@ def import_tensorrt(api: str) -> tuple[Any, Any]:
         ) from e
 
 
+def import_polygraphy(part: str, *, rtx: bool = False) -> Any:
+    """A module of Polygraphy, "comparator" for instance; with `rtx` it drives TensorRT for RTX. Raises EngineError."""
+    try:
+        config: Any = importlib.import_module("polygraphy.config")
+        config.USE_TENSORRT_RTX = config.USE_TENSORRT_RTX or rtx  # before its TensorRT part is imported
+        return importlib.import_module(f"polygraphy.{part}")
+    except ImportError as e:
+        raise EngineError(f"{e.name} is not installed: pip install 'storm-edge[debug]'.") from e
+
+
 def installed_tensorrt(api: str) -> str | None:
     """The version of the Python package `api`, "tensorrt" or "tensorrt_rtx", whichever wheel or JetPack brought it."""
     for name in (api, f"{api}_cu13", f"{api}_cu12"):

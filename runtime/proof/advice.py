@@ -34,7 +34,15 @@ def advise(bundle: Bundle, record: EngineRecord, stage: str) -> str:
         if calibration is None or not calibration.scales["decoder"]:
             return f"scale its weights with `storm calibrate {bundle.root} --data DIR --awq`, and build it again"
         return f"take --llm-precision {'int8' if record.target == 'cpu' else 'bf16'}"
-    return "build it again, or report it if that does not help"
+    command = to_find_the_layer(bundle, record, stage)
+    return f"build it again; if it still fails, publish it with --allow-mismatch, and `{command}` names the layer"
+
+
+def to_find_the_layer(bundle: Bundle, record: EngineRecord, stage: str, clip: str = "") -> str:
+    """The command that names the first layer that differs, for a stage of verify's table."""
+    graph = {"chain": "vision", "chain decoder": "decoder"}.get(stage, stage)
+    on = f" --clip {clip}" if clip else ""
+    return f"storm compare {bundle.root} --engine {record.name} --stage {graph}{on}"
 
 
 def _calibration_of(bundle: Bundle, record: EngineRecord) -> Calibration | None:

@@ -115,11 +115,12 @@ def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -
     visual = stages.temporal(stages.vision(clip["frames"]))
     yield from compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
     # The decoder is given what the encoders made, so what they are allowed, it is.
-    limits = _looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
+    limits = looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
     yield from check_decoder(stages.generator, label, "chain decoder", clip, visual, limits)
 
 
-def _looser(a: Limits, b: Limits) -> Limits:
+def looser(a: Limits, b: Limits) -> Limits:
+    """What either of two precisions is allowed."""
     return Limits(
         min(a.cosine, b.cosine),
         max(a.norm_ratio, b.norm_ratio),

@@ -13,11 +13,18 @@ from storm_edge.runtime.machine.packages import FATAL, import_onnxruntime
 from storm_edge.runtime.sessions.base import Array, SupportsDLPack, host_array
 
 
-def create_session(graph: Path, threads: int | None = None, *, literal: bool = False, cuda: bool = False) -> Any:
+def create_session(
+    graph: Path,
+    threads: int | None = None,
+    *,
+    literal: bool = False,
+    cuda: bool = False,
+    content: bytes | None = None,
+) -> Any:
     """An onnxruntime.InferenceSession for a graph file; `threads` None takes all cores. Raises EngineError.
 
     `cuda` runs on the first GPU what CUDA has a kernel for. `literal` runs Q/DQ as the graph says it, instead of fusing
-    it: that is what another engine's int8 and fp8 compute.
+    it: that is what another engine's int8 and fp8 compute. `content` stands in for the file, with its weights.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -29,10 +36,12 @@ def create_session(graph: Path, threads: int | None = None, *, literal: bool = F
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if threads is not None:
         options.intra_op_num_threads = threads
+    if content is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
     register_operators(options)
     providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
     try:
-        return ort.InferenceSession(str(graph), options, providers=providers)
+        return ort.InferenceSession(content or str(graph), options, providers=providers)
     except Exception as e:  # onnxruntime raises classes of its C extension without a common base
         reason = " ".join(str(e).split())
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} ({reason}): build it again.") from e

@@ -70,7 +70,7 @@ def test_the_command_that_is_advised_makes_what_the_calibration_held(calibrated:
     [
         ("fp8", "h100", "take --llm-precision bf16"),
         ("int4", "cpu", "--data DIR --awq`, and build it again"),
-        ("fp32", "cpu", "build it again, or report it"),
+        ("fp32", "cpu", "--engine cpu-fp32 --stage decoder` names the layer"),
     ],
 )
 def test_the_language_models_failure_names_what_helps_it(
