@@ -12,24 +12,9 @@ from storm_edge.export.build.tensorrt_llm.compile import Limits, build_command, 
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.errors import BuildError, TargetError
 
-# Of tensorrt_llm/commands/build.py and plugin/plugin.py, by their argparse: the words that a flag takes, None for any.
-FLAGS: dict[str, set[str] | None] = {
-    "--checkpoint_dir": None,
-    "--output_dir": None,
-    "--workers": None,
-    "--max_batch_size": None,
-    "--max_beam_width": None,
-    "--max_input_len": None,
-    "--max_seq_len": None,
-    "--max_num_tokens": None,
-    "--max_multimodal_len": None,
-    "--gemm_plugin": {"auto", "float16", "float32", "bfloat16", "int32", "fp8", "nvfp4", "disable"},
-    "--gpt_attention_plugin": {"auto", "float16", "float32", "bfloat16", "int32", "disable"},
-    "--remove_input_padding": {"enable", "disable"},
-    "--kv_cache_type": {"continuous", "paged", "disabled"},
-    "--use_paged_context_fmha": {"enable", "disable"},
-    "--use_fp8_context_fmha": {"enable", "disable"},
-}
+FLAGS: dict[str, list[str] | None] = json.loads(
+    (Path(__file__).parents[3] / "runtime" / "llm" / "tensorrt_llm_api.json").read_text()
+)["trtllm-build"]
 
 
 def test_the_limits_come_from_the_token_budget() -> None:
@@ -53,7 +38,8 @@ def test_every_word_of_the_command_is_one_that_trtllm_build_knows(fp8_cache: boo
     assert words[0] == "trtllm-build"
     for flag, value in given.items():
         assert flag in FLAGS
-        assert FLAGS[flag] is None or value in FLAGS[flag]
+        taken = FLAGS[flag]
+        assert taken is None or value in taken
     assert (given["--max_multimodal_len"], given["--max_num_tokens"], given["--workers"]) == ("400", "200", "2")
     assert ("--use_fp8_context_fmha" in given) == fp8_cache
 
