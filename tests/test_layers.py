@@ -50,6 +50,7 @@ TORCH = (
     "plugins/torch_common.py",
     "demo/train",
     "runtime/llm/tensorrt_llm.py",
+    "runtime/llm/vllm.py",
 )
 ONNX = ("export/", "calibration/", "plugins/*/onnx_function.py", "plugins/onnx_common.py")
 

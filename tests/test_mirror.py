@@ -97,6 +97,8 @@ COVERED_BY = {
     "runtime/llm/base.py": "runtime/llm/test_generate.py",
     "runtime/llm/sandbox.py": "runtime/llm/test_template.py",
     "runtime/llm/template_child.py": "runtime/llm/test_template.py",
+    "runtime/llm/vllm_package.py": "runtime/llm/test_vllm.py",
+    "runtime/llm/vllm_request.py": "runtime/llm/test_vllm.py",
     "runtime/llm/tensorrt_llm_limits.py": "runtime/llm/test_tensorrt_llm.py",
     "runtime/llm/tensorrt_llm_package.py": "runtime/llm/test_tensorrt_llm.py",
     "runtime/llm/tensorrt.py": "runtime/sessions/test_contract.py",

@@ -7,53 +7,33 @@ As the real cache does, it takes blocks of equal ids and extra ids for equal, wh
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from recorded import bound
 
 API = json.loads((Path(__file__).parent / "tensorrt_llm_api.json").read_text())
 BLOCK = 4  # tokens
-_WHOLE = {"int32": (-(2**31), 2**31), "uint64": (0, 2**64)}
+VISUAL, INPUT, SEQUENCE = 64, 96, 104  # tokens that the engine takes
 
 
-def conforms(value: Any, kind: str) -> bool:
-    """Whether the bindings convert a value to a C++ type."""
-    if kind.endswith("?"):
-        return value is None or conforms(value, kind[:-1])
-    if kind.startswith("list["):
-        return isinstance(value, list) and all(conforms(x, kind[5:-1]) for x in value)
-    if kind in _WHOLE:
-        low, past = _WHOLE[kind]
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value < past
-    if kind == "float":
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    plain = {"bool": bool, "str": str, "path": str | Path, "timedelta": timedelta, "Tensor": torch.Tensor}
-    if kind in plain:
-        return isinstance(value, plain[kind])
-    return getattr(value, "kind", None) == kind
-
-
-def bound(what: str, parameters: dict[str, str], args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name; TypeError for one that the bindings have not, or of another type."""
-    by_place = [name for name, kind in parameters.items() if not kind.endswith("*")]
-    if len(args) > len(by_place):
-        raise TypeError(f"{what} takes {len(by_place)} arguments by place")
-    found = dict(zip(by_place, args, strict=False))
-    if twice := set(found) & set(given):
-        raise TypeError(f"{what} got {twice} twice")
-    found |= given
-    for name, value in found.items():
-        if name not in parameters:
-            raise TypeError(f"{what} has no parameter {name}")
-        if not conforms(value, parameters[name].rstrip("!*")):
-            raise TypeError(f"{what}: {name} is no {parameters[name]}")
-    if missing := [name for name, kind in parameters.items() if kind.endswith("!") and name not in found]:
-        raise TypeError(f"{what} lacks {missing}")
-    return found
+def engine_folder(path: Path, checkpoint: Path, ranks: int = 1) -> Path:
+    """A folder with the config.json that trtllm-build leaves beside an engine, for a checkpoint."""
+    model = json.loads((checkpoint / "config.json").read_text())
+    model["mapping"]["world_size"] = ranks
+    build = {
+        "max_input_len": INPUT,
+        "max_seq_len": SEQUENCE,
+        "max_batch_size": 4,
+        "max_prompt_embedding_table_size": 4 * VISUAL,
+        "plugin_config": {"tokens_per_block": BLOCK},
+    }
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"pretrained_config": model, "build_config": build}))
+    return path
 
 
 def recorded(checkpoint: Any) -> SimpleNamespace:

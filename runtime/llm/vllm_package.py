@@ -1,0 +1,60 @@
+"""The package vllm on this machine: whether it is there, of the line that the runner is written for, and its names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import re
+from types import SimpleNamespace
+from typing import Any
+
+from storm_edge.runtime.errors import EngineError
+
+PACKAGE = "vllm"
+FIRST, PAST = (0, 33), (0, 34)
+NEEDED = "0.33.0"
+# Where a user has not said otherwise. A process that has used CUDA cannot be forked; nothing is reported to anybody;
+# standard output is the answer's.
+_ENVIRONMENT = {
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
+_NAMES = {
+    "AsyncEngineArgs": "vllm.engine.arg_utils",
+    "AsyncLLM": "vllm.v1.engine.async_llm",
+    "SamplingParams": "vllm.sampling_params",
+    "RequestOutputKind": "vllm.sampling_params",
+    "embeds_input": "vllm.inputs",
+}
+
+
+def require_package() -> str:
+    """Its version; raises EngineError where it is missing or of another line, whose names and options differ."""
+    install = f"pip install {PACKAGE}=={NEEDED} in an environment of its own, with storm-edge beside it"
+    try:
+        version = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as e:
+        raise EngineError(f"{PACKAGE} is not installed: {install}.") from e
+    match = re.match(r"(\d+)\.(\d+)", version)
+    found = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not FIRST <= found < PAST:
+        age = "older" if found < FIRST else "newer"
+        raise EngineError(f"{PACKAGE} {version} is {age} than what this version of storm-edge drives: {install}.")
+    return version
+
+
+def package_names() -> Any:
+    """The classes and functions that the runner uses; raises EngineError where they cannot be loaded."""
+    require_package()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        return SimpleNamespace(**{n: getattr(importlib.import_module(m), n) for n, m in _NAMES.items()})
+    except (ImportError, OSError, RuntimeError, AttributeError) as e:
+        raise EngineError(
+            f"{PACKAGE} cannot be loaded ({' '.join(str(e).split())}): its PyTorch and CUDA driver must be those of"
+            f" {NEEDED}; see `storm doctor`."
+        ) from e
