@@ -25,6 +25,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
+from storm_edge.runtime.sessions.device import HOST
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 Float32 = NDArray[np.float32]
@@ -56,7 +57,9 @@ class Prompts:
         loss = AnswerLoss(bundle, llm, [question for _, question in some], visual)
         embed = EmbeddingTable.open(bundle.path(bundle.manifest.embedding)).rows
         rows = [
-            splice(embed, SplicedPrompt(before, flatten_visual(embed, clip, loss.newline), after))
+            HOST.host(
+                splice(HOST, embed, SplicedPrompt(before, flatten_visual(HOST, embed, clip, loss.newline), after))
+            )
             for clip, (before, after) in zip(visual, loss.tokens, strict=True)
         ]
         return cls(visual, loss, rows)

@@ -17,11 +17,13 @@ from pydantic import AfterValidator
 class Runner:
     """One way of running stages.
 
-    `package` is the module it needs, in a version from `oldest` on, and `extra` what installs it; `device` is where its
-    tensors live; `compiles` tells engines of its own from ONNX graphs that it reads, and
-    `for_absent_gpus` engines for a compute capability from those for the GPU that the builder times its kernels on.
-    session     module:function (bundle, record, stage, threads) -> Session; "" where it runs language models alone
-    generator   module:function (bundle, record, threads) -> Generator
+    `package` is the module it needs, in a version from `oldest` on, and `extra` what installs it; `device` is the
+    memory its tensors live in, and stages of the same memory are opened with the same `sessions.device.Device`;
+    `compiles` tells engines of its own from ONNX graphs that it reads, and `for_absent_gpus` engines for a compute
+    capability from those for the GPU that the builder times its kernels on.
+    session     module:function (bundle, record, stage, device, threads) -> Session; "" where it runs language models
+                alone
+    generator   module:function (bundle, record, device, threads) -> Generator
     builder     module:function (bundle, goal, progress) -> EngineRecord; "" where this version has none
     """
 

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.answer.conversation import Conversation, Turns
-from storm_edge.runtime.answer.stages import Float32, Stages
+from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
-from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
@@ -27,6 +26,7 @@ from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.machine.memory import peak_memory_bytes
 from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.sessions.device import Stopwatch, Tensor
 from storm_edge.runtime.video import FrameBatch, read_frames
 from storm_edge.runtime.video.reading import VideoSource
 
@@ -45,6 +45,7 @@ class AnswerStats:
     finish: str
     seconds: dict[str, float]
     peak_memory_bytes: int
+    peak_device_bytes: int  # of a GPU, see Device.peak_bytes; 0 without one
 
 
 class Answer:
@@ -54,14 +55,14 @@ class Answer:
     the pipeline computes for another caller at that moment.
     """
 
-    def __init__(self, generation: Generation, stats: AnswerStats, turns: Turns):
-        self._generation, self._begun, self._turns = generation, stats, turns
+    def __init__(self, generation: Generation, stats: AnswerStats, pipeline: Pipeline):
+        self._generation, self._begun, self._pipeline = generation, stats, pipeline
         self._decode_seconds = 0.0
         self.text = ""
 
     def __iter__(self) -> Iterator[str]:
         while True:
-            with self._turns.held():
+            with self._pipeline.turns.held():
                 start = time.perf_counter()
                 piece = next(self._generation, None)
                 self._decode_seconds += time.perf_counter() - start
@@ -86,6 +87,7 @@ class Answer:
                 "finish": self._generation.finish or "unfinished",
                 "seconds": self._begun.seconds | {"decode": self._decode_seconds},
                 "peak_memory_bytes": peak_memory_bytes(),
+                "peak_device_bytes": self._pipeline.stages.device.peak_bytes(),
             }
         )
 
@@ -142,26 +144,26 @@ class Pipeline:
             frames = DEFAULT_FRAMES
         if frames is not None:
             self._check_budget(frames, sample)
-        seconds = {"video decode": 0.0, "vision": 0.0, "temporal": 0.0}
+        seconds, stages = {"video decode": 0.0}, self.stages
         batches = read_frames(
-            source, size=config.vision.image_size, frames=frames, fps=fps, batch=VISION_BATCH, timestamps=timestamps
+            source, size=config.vision.image_size, frames=frames, fps=fps, batch=stages.batch, timestamps=timestamps
         )
-        tokens, times = [], []
+        tokens, times, in_vision = stages.tokens(frames), [], Stopwatch(stages.vision_session.device)
         start = time.perf_counter()
-        count = 0
         for batch in _without_repeats(batches) if by_default else batches:
-            seconds["video decode"] += (decoded := time.perf_counter()) - start
-            count += len(batch.frames)
-            self._check_budget(count, sample)
-            tokens.append(self.stages.vision(batch.frames))  # (n, N, D)
+            seconds["video decode"] += time.perf_counter() - start
+            self._check_budget(tokens.count + len(batch.frames), sample)
+            with in_vision:
+                tokens.add(stages.vision(batch.frames))  # (n, N, D)
             times.append(batch.timestamps)
-            seconds["vision"] += (start := time.perf_counter()) - decoded
-        if not tokens:
+            start = time.perf_counter()
+        if not times:
             raise VideoError("the video has no frames: give one with at least one.")
-        start = time.perf_counter()
-        visual = self.stages.temporal(np.concatenate(tokens))[:, ::sample]  # (1, kept, N / p, D)
-        seconds["temporal"] = time.perf_counter() - start
-        rows = self.stages.generator.visual_rows(visual, self.newline)
+        with Stopwatch(stages.temporal_session.device) as in_temporal:
+            visual = stages.temporal(tokens.whole_groups())[:, ::sample]  # (1, kept, N / p, D)
+        rows = stages.rows(visual, self.newline)
+        # A GPU is waited for here, so that it has read the last frame while the next was decoded.
+        seconds |= {"vision": in_vision.seconds(), "temporal": in_temporal.seconds()}
         return Video(self, next(self._serials), rows, np.concatenate(times), seconds)
 
     def _check_budget(self, frames: int, sample: int) -> None:
@@ -191,8 +193,9 @@ class Pipeline:
             finish="unfinished",
             seconds=video.seconds | {"prefill": time.perf_counter() - start},
             peak_memory_bytes=0,
+            peak_device_bytes=0,
         )
-        return Answer(Generation(tokens, self.prompt.stream(), options.stop), stats, self.turns)
+        return Answer(Generation(tokens, self.prompt.stream(), options.stop), stats, self)
 
 
 def _without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
@@ -212,7 +215,7 @@ class Video:
         self,
         pipeline: Pipeline,
         serial: int,
-        rows: Float32,
+        rows: Tensor,
         timestamps: npt.NDArray[np.float64],
         seconds: dict[str, float],
     ):

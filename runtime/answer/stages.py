@@ -11,24 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.runtime.bundle.engine import EngineRecord
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage
-from storm_edge.runtime.config.sizes import VISION_BATCH
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.runners import RUNNERS, function
 from storm_edge.runtime.sessions.base import Session
-
-Float32 = NDArray[np.float32]
+from storm_edge.runtime.sessions.device import HOST, Device, Tensor, open_device
 
 
 @dataclass(frozen=True)
 class Stages:
-    """An engine's loaded graphs."""
+    """An engine's loaded graphs. `device` is the GPU's where any of them runs there, else the host.
+
+    A stage takes tensors that any of the others gave, or in host memory, and gives them where it runs; they cross
+    between host and GPU here and nowhere else.
+    """
 
     vision_session: Session
     temporal_session: Session
     generator: Generator
     temporal_pool: int
+    device: Device = HOST
 
     @classmethod
     def load(cls, bundle: Bundle, record: EngineRecord, *, threads: int | None = None) -> Stages:
@@ -37,32 +40,94 @@ class Stages:
         if missing or record.state != "built":
             what = f"has no {' and no '.join(missing)}" if missing else f"is only {record.state}"
             raise EngineError(f"engine {record.name} {what}: `storm build {bundle.root} --target {record.target}`.")
-        vision, temporal = (_session(bundle, record, stage, threads) for stage in ("vision", "temporal"))
-        generator = function(RUNNERS[record.runners["decoder"]].generator)(bundle, record, threads)
-        return cls(vision, temporal, generator, temporal_pool=bundle.config.reduction.temporal_pool)
+        runners = {stage: RUNNERS[record.runners[stage]] for stage in STAGES}
+        for stage in ("vision", "temporal"):
+            if not runners[stage].session:
+                words = runners[stage].words
+                raise EngineError(f"{words} runs language models alone, not {stage}: build {record.name} again.")
+        device = HOST if all(runner.device == "cpu" for runner in runners.values()) else open_device("cuda")
+        of = {stage: HOST if runner.device == "cpu" else device for stage, runner in runners.items()}
+        vision, temporal = (
+            function(runners[stage].session)(bundle, record, stage, of[stage], threads)
+            for stage in ("vision", "temporal")
+        )
+        generator = function(runners["decoder"].generator)(bundle, record, of["decoder"], threads)
+        return cls(vision, temporal, generator, bundle.config.reduction.temporal_pool, device)
 
     def worker(self) -> Stages:
         """The same loaded graphs with a generator of its own sequence; raises EngineError."""
         return replace(self, generator=self.generator.worker())
 
-    def vision(self, frames: NDArray[np.uint8]) -> Float32:
-        """Frames (T, H, W, 3) -> tokens (T, N, D), a batch at a time."""
-        batches = [
-            self.vision_session.run(frames=frames[i : i + VISION_BATCH])["tokens"]
-            for i in range(0, len(frames), VISION_BATCH)
-        ]
-        return np.concatenate(batches)
+    @property
+    def batch(self) -> int:
+        """Frames that `vision` computes at once."""
+        return self.vision_session.batch
 
-    def temporal(self, tokens: Float32) -> Float32:
+    def tokens(self, frames: int | None = None) -> ClipTokens:
+        """Where the tokens of a clip are gathered, with room for `frames` from the start where that is known."""
+        return ClipTokens(self.vision_session.device, self.temporal_pool, frames)
+
+    def vision(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Frames (T, H, W, 3) in host memory -> tokens (T, N, D), a batch at a time."""
+        gathered = self.tokens(len(frames))
+        for i in range(0, len(frames), self.batch):
+            gathered.add(self.vision_session.run(frames=frames[i : i + self.batch])["tokens"])
+        return gathered.tokens
+
+    def temporal(self, tokens: Tensor) -> Tensor:
         """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
-        if missing := -len(tokens) % self.temporal_pool:
-            tokens = np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)])
+        device = self.temporal_session.device
+        tokens = self._at(device, tokens)
+        if len(tokens) % self.temporal_pool:
+            filled = ClipTokens(device, self.temporal_pool, len(tokens))
+            filled.add(tokens)
+            tokens = filled.whole_groups()
         return self.temporal_session.run(tokens=tokens[None])["visual_tokens"]
 
+    def rows(self, visual: Tensor, newline: int | None) -> Tensor:
+        """Visual tokens (1, F, n, D) as rows of a prompt (F * n, D), where the generator wants them."""
+        return self.generator.visual_rows(self._at(self.generator.device, visual), newline)
 
-def _session(bundle: Bundle, record: EngineRecord, stage: Stage, threads: int | None) -> Session:
-    runner = RUNNERS[record.runners[stage]]
-    if not runner.session:
-        raise EngineError(f"{runner.words} runs language models alone, not {stage}: build {record.name} again.")
-    session: Session = function(runner.session)(bundle, record, stage, threads)
-    return session
+    def _at(self, device: Device, tensor: Tensor) -> Tensor:
+        """A tensor of any stage where another takes it."""
+        moved: Tensor = device.put(tensor if device is self.device else self.device.host(tensor))
+        return moved
+
+
+class ClipTokens:
+    """The tokens of a clip's frames (T, N, D), held once, in one piece."""
+
+    def __init__(self, device: Device, group: int, frames: int | None) -> None:
+        """`group` frames are pooled together; `frames` is how many will come, as far as that is known."""
+        self._device, self._group, self._expected = device, group, frames or 0
+        self._room: Tensor | None = None
+        self.count = 0
+
+    def add(self, tokens: Tensor) -> None:
+        """Take the tokens (n, N, D) of the next frames."""
+        end = self.count + len(tokens)
+        if self._room is None or end > len(self._room):
+            more = max(end, self._expected, 2 * self.count)
+            room: Tensor = self._device.empty((-(-more // self._group) * self._group, *tokens.shape[1:]), tokens.dtype)
+            if self._room is not None:
+                self._device.write(room[: self.count], self._room[: self.count])
+            self._room = room
+        self._device.write(self._room[self.count : end], tokens)
+        self.count = end
+
+    @property
+    def tokens(self) -> Tensor:
+        """What was added; raises ValueError where nothing was."""
+        if self._room is None:
+            raise ValueError("no frames were added")
+        tokens: Tensor = self._room[: self.count]
+        return tokens
+
+    def whole_groups(self) -> Tensor:
+        """The same with the last frame repeated until its group is full."""
+        last, full = self.tokens[-1:], -(-self.count // self._group) * self._group
+        assert self._room is not None
+        if full > self.count:
+            self._device.write(self._room[self.count : full], last)
+        groups: Tensor = self._room[:full]
+        return groups

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
+from storm_edge.runtime.sessions.device import Device, Tensor
 
 Float32Array = npt.NDArray[np.float32]
 Finish = Literal["end", "length"]
@@ -38,11 +39,15 @@ class Generator(Protocol):
     """Prompts with visual tokens in, tokens out. One caller at a time."""
 
     @property
+    def device(self) -> Device:
+        """Whose memory visual tokens are taken from."""
+
+    @property
     def capacity(self) -> int:
         """Tokens that fit: visual tokens, prompt and answer together."""
 
-    def visual_rows(self, visual: Float32Array, newline: int | None) -> Float32Array:
-        """Visual tokens [1, frames, n, D] as rows of a prompt [frames * n, D], in the memory that `start` wants.
+    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
+        """Visual tokens [1, frames, n, D] of `device` as rows of a prompt [frames * n, D], in the same memory.
 
         With `newline` the embedding of that token follows every frame's.
         """
@@ -55,7 +60,7 @@ class Generator(Protocol):
 
     def forced(self, prompt: SplicedPrompt, tokens: Sequence[int]) -> Float32Array:
         """Logits [len(tokens), vocabulary] of the token to come, after the prompt and after each of `tokens` but the
-        last, nothing reused. Raises UsageError where they do not fit, EngineError.
+        last, nothing reused; in host memory. Raises UsageError where they do not fit, EngineError.
         """
 
     def worker(self) -> Generator:
@@ -69,6 +74,10 @@ class LanguageModel(Protocol):
     """A decoder that remembers what was appended to it, up to `capacity` tokens."""
 
     @property
+    def device(self) -> Device:
+        """Where embeddings are taken from and logits given."""
+
+    @property
     def capacity(self) -> int:
         """Tokens that fit: visual tokens, prompt and answer together."""
 
@@ -76,11 +85,12 @@ class LanguageModel(Protocol):
     def position(self) -> int:
         """Tokens appended so far."""
 
-    def embed(self, ids: Sequence[int]) -> Float32Array:
-        """Embeddings [len(ids), D] of tokens, in the memory from which `append` takes them."""
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Embeddings [len(ids), D] of tokens, on the device."""
 
-    def append(self, embeds: Float32Array) -> Float32Array:
-        """Append [S, D], S >= 1; returns the logits [vocabulary] of the token to come.
+    def append(self, embeds: Tensor) -> Tensor:
+        """Append [S, D] of the device, S >= 1; returns the logits [vocabulary] of the token to come, which stay as they
+        are when more is appended.
 
         Raises UsageError where the tokens do not fit, EngineError where the engine fails; both leave `position` as it
         was.

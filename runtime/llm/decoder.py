@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 from storm_edge.runtime.config.sizes import CHUNK
 from storm_edge.runtime.errors import UsageError
-from storm_edge.runtime.llm.base import Float32Array
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.sessions.device import Device, Tensor
 
 
 class StepwiseDecoder(ABC):
     """Implements `LanguageModel` but for `worker`; a runner adds how one chunk is computed."""
 
-    def __init__(self, embedding: EmbeddingTable, capacity: int, chunk: int = CHUNK) -> None:
+    def __init__(self, embedding: EmbeddingTable, capacity: int, device: Device, chunk: int = CHUNK) -> None:
         self._embedding, self._capacity, self._chunk, self._position = embedding, capacity, chunk, 0
+        self._device = device
+
+    @property
+    def device(self) -> Device:
+        """Where embeddings are taken from and logits given."""
+        return self._device
 
     @property
     def capacity(self) -> int:
@@ -28,13 +33,14 @@ class StepwiseDecoder(ABC):
         """Tokens appended so far."""
         return self._position
 
-    def embed(self, ids: Sequence[int]) -> Float32Array:
+    def embed(self, ids: Sequence[int]) -> Tensor:
         """float32 [len(ids), D]."""
-        return self._embedding.rows(ids)
+        rows: Tensor = self._device.put(self._embedding.rows(ids))
+        return rows
 
-    def append(self, embeds: Float32Array) -> Float32Array:
+    def append(self, embeds: Tensor) -> Tensor:
         """Append [S, D] in chunks; returns the last position's logits, float32 [vocabulary]."""
-        if embeds.ndim != 2 or embeds.shape[1] != self._embedding.width or not len(embeds):
+        if len(embeds.shape) != 2 or embeds.shape[1] != self._embedding.width or not len(embeds):
             raise ValueError(f"embeds is {list(embeds.shape)}, expected [S, {self._embedding.width}] with S >= 1")
         start, end = self._position, self._position + len(embeds)
         if end > self._capacity:
@@ -54,5 +60,5 @@ class StepwiseDecoder(ABC):
         self._position = position
 
     @abstractmethod
-    def _run(self, embeds: Any, start: int) -> Float32Array:
+    def _run(self, embeds: Tensor, start: int) -> Tensor:
         """Compute a chunk [S, D] that begins at position `start`; logits of its last token, float32 [vocabulary]."""

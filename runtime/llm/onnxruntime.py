@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -20,9 +19,8 @@ from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 from storm_edge.runtime.machine.packages import has_cuda, import_onnxruntime
+from storm_edge.runtime.sessions.device import HOST, Device, Memory, Tensor
 from storm_edge.runtime.sessions.onnxruntime import create_session
-
-Float32Array = npt.NDArray[np.float32]
 
 _TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -42,14 +40,14 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
     ) -> None:
         """Load the graph; raises EngineError if ONNX Runtime cannot, BundleError if it is not `config`'s decoder.
 
-        `cuda` runs it on the first GPU, with the key-value cache there.
+        `cuda` runs it on the first GPU, with the key-value cache there; embeddings and logits are in host memory.
         """
         if not 1 <= max_length <= config.max_position_embeddings:
             raise UsageError(
                 f"a length of {max_length} tokens is outside what the language model was made for:"
                 f" choose 1 to {config.max_position_embeddings}."
             )
-        super().__init__(embedding, max_length, chunk)
+        super().__init__(embedding, max_length, HOST, chunk)
         self._config = config
         self._session = create_session(graph_path, threads, cuda=cuda)
         found = {value.name: (value.type, list(value.shape)) for value in self._session.get_inputs()}
@@ -59,7 +57,7 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
                 f"the embedding table beside {graph_path} is [{embedding.vocab_size}, {embedding.width}] instead of"
                 f" [{config.vocab_size}, {config.hidden_size}]: export the bundle again."
             )
-        self._device = "cuda" if cuda else "cpu"
+        self._memory: Memory = "cuda" if cuda else "cpu"
         self._cache = self._empty_cache()
 
     def _empty_cache(self) -> KvCache:
@@ -69,7 +67,7 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
             for i in range(config.num_hidden_layers)
             for kind in ("key", "value")
         ]
-        return KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, self._capacity, self._device)
+        return KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, self._capacity, self._memory)
 
     def worker(self) -> OnnxRuntimeDecoder:
         """Another one with its own cache; ONNX Runtime's sessions may be run from several threads at once."""
@@ -77,20 +75,20 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
         other._cache, other._position = self._empty_cache(), 0
         return other
 
-    def _run(self, embeds: npt.NDArray[Any], start: int) -> Float32Array:
+    def _run(self, embeds: Tensor, start: int) -> Tensor:
         count = len(embeds)
         self._cache.fit(start + count, kept=start)
         binding = self._session.io_binding()
         # Named, so that they outlive the run: a binding refers to their memory.
         inputs = {
-            "inputs_embeds": np.ascontiguousarray(embeds[None], self._dtype),  # (1, S, D)
+            "inputs_embeds": np.ascontiguousarray(HOST.host(embeds)[None], self._dtype),  # (1, S, D)
             "position_ids": np.arange(start, start + count, dtype=np.int64)[None],  # (1, S)
             "write_indices": np.array([start], np.int64),
         }
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         self._cache.bind(binding)
-        logits: Float32Array = np.empty((1, 1, self._config.vocab_size), np.float32)
+        logits = np.empty((1, 1, self._config.vocab_size), np.float32)
         binding.bind_ortvalue_output("logits", import_onnxruntime().OrtValue.ortvalue_from_numpy(logits))
         try:
             self._session.run_with_iobinding(binding)
@@ -103,8 +101,13 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
         return logits.reshape(-1)
 
 
-def open_generator(bundle: Bundle, record: EngineRecord, threads: int | None, *, cuda: bool = False) -> Generator:
-    """The language model of an engine on a CPU, or with `cuda` on the first GPU; raises EngineError, BundleError."""
+def open_generator(
+    bundle: Bundle, record: EngineRecord, device: Device, threads: int | None, *, cuda: bool = False
+) -> Generator:
+    """The language model of an engine on a CPU, or with `cuda` on the first GPU; raises EngineError, BundleError.
+
+    `device` is not used: tensors are given and taken in host memory.
+    """
     llm = bundle.config.llm
     model = OnnxRuntimeDecoder(
         engine_graph(bundle, record, "decoder"),
@@ -117,9 +120,9 @@ def open_generator(bundle: Bundle, record: EngineRecord, threads: int | None, *,
     return StepwiseGenerator(model)
 
 
-def open_generator_in_cuda(bundle: Bundle, record: EngineRecord, threads: int | None) -> Generator:
+def open_generator_in_cuda(bundle: Bundle, record: EngineRecord, device: Device, threads: int | None) -> Generator:
     """The language model in CUDA where the installed ONNX Runtime has it, else on the CPU; raises as the above."""
-    return open_generator(bundle, record, threads, cuda=has_cuda())
+    return open_generator(bundle, record, device, threads, cuda=has_cuda())
 
 
 def _check_inputs(path: Path, config: LanguageConfig, found: dict[str, tuple[str, list[object]]]) -> Any:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.errors import EngineError, UsageError
+from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 
-Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -77,24 +77,34 @@ def _shown(value: object) -> str:
     return text if len(text) <= 40 else text[:40] + "..."
 
 
+def _not_finite() -> EngineError:
+    return EngineError(
+        "the language model's logits are not finite numbers: build its engine with a wider --llm-precision, or check it"
+        " with storm verify."
+    )
+
+
 class Sampler:
     """Draws one token after the other; equal options with a seed give equal draws."""
 
-    def __init__(self, options: SamplingOptions) -> None:
-        self._options = options
+    def __init__(self, options: SamplingOptions, device: Device = HOST) -> None:
+        self._options, self._device = options, device
         self._random = np.random.default_rng(options.seed)
 
-    def next(self, logits: Float32Array, generated: Sequence[int]) -> int:
-        """A token id for logits [vocabulary], `generated` being the answer so far.
+    def next(self, logits: Tensor, generated: Sequence[int]) -> int:
+        """A token id for logits [vocabulary] of the device, `generated` being the answer so far.
 
+        The likeliest one is found on the device; for everything else the logits are copied to the host.
         Raises EngineError where the logits are not numbers.
         """
-        scores = logits.astype(np.float64)
+        if self._options.temperature == 0 and self._options.repetition_penalty == 1:
+            token = self._device.argmax(logits)
+            if token is None:
+                raise _not_finite()
+            return token
+        scores = self._device.host(logits).astype(np.float64)
         if not np.isfinite(scores).all():
-            raise EngineError(
-                "the language model's logits are not finite numbers: build its engine with a wider --llm-precision, "
-                "or check it with storm verify."
-            )
+            raise _not_finite()
         self._penalize(scores, generated)
         if self._options.temperature == 0:
             return int(scores.argmax())

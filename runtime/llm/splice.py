@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
+from storm_edge.runtime.sessions.device import Device, Tensor
 
-from storm_edge.runtime.sessions.base import beside
-
-Float32Array = npt.NDArray[np.float32]
-Embed = Callable[[Sequence[int]], Float32Array]  # ids -> [len(ids), D], in host memory or on the device
+Embed = Callable[[Sequence[int]], Tensor]  # ids -> [len(ids), D], on the language model's device
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +20,7 @@ class SplicedPrompt:
     """
 
     before: Sequence[int]
-    rows: Float32Array
+    rows: Tensor
     after: Sequence[int]
     video: int = 0
     continues: bool = False
@@ -36,18 +32,22 @@ class SplicedPrompt:
         return [*self.before, *visual, *self.after]
 
 
-def splice(embed: Embed, prompt: SplicedPrompt) -> Float32Array:
-    """The whole prompt's embeddings [S, D]."""
-    return np.concatenate([embed(prompt.before), prompt.rows, embed(prompt.after)])
+def splice(device: Device, embed: Embed, prompt: SplicedPrompt) -> Tensor:
+    """The whole prompt's embeddings [S, D], on the device."""
+    joined: Tensor = device.concatenate([embed(prompt.before), prompt.rows, embed(prompt.after)])
+    return joined
 
 
-def flatten_visual(embed: Embed, visual: Float32Array, newline: int | None) -> Float32Array:
-    """Visual tokens (1, F, n, D) of F pooled frames as rows of the prompt (F * n, D), where `embed` puts its own.
+def flatten_visual(device: Device, embed: Embed, visual: Tensor, newline: int | None) -> Tensor:
+    """Visual tokens (1, F, n, D) of F pooled frames, on the device, as rows of the prompt (F * n, D).
 
     With `newline` the embedding of that token follows every frame's tokens.
     """
-    frames: Float32Array = beside(visual[0], embed([0]))  # (F, n, D)
+    _, count, each, width = visual.shape
+    frames = visual[0]  # (F, n, D)
     if newline is not None:
-        rows = np.broadcast_to(embed([newline]), (len(frames), 1, frames.shape[-1]))
-        frames = np.concatenate([frames, rows], axis=1)
-    return frames.reshape(-1, frames.shape[-1])
+        frames = device.empty((count, each + 1, width), "float32")
+        device.write(frames[:, :each], visual[0])
+        device.write(frames[:, each:], embed([newline])[None])
+    rows: Tensor = device.reshape(frames, (-1, width))
+    return rows

@@ -15,6 +15,7 @@ from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.base import Finish, Float32Array, LanguageModel
 from storm_edge.runtime.llm.sampling import Sampler, SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
+from storm_edge.runtime.sessions.device import Device, Tensor
 
 
 class StepwiseGenerator:
@@ -26,13 +27,18 @@ class StepwiseGenerator:
         self.newest: StepwiseStream | None = None
 
     @property
+    def device(self) -> Device:
+        """The model's."""
+        return self.model.device
+
+    @property
     def capacity(self) -> int:
         """Tokens that fit."""
         return self.model.capacity
 
-    def visual_rows(self, visual: Float32Array, newline: int | None) -> Float32Array:
+    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
         """Visual tokens [1, frames, n, D] as rows of a prompt, where the model's embeddings are."""
-        return flatten_visual(self.model.embed, visual, newline)
+        return flatten_visual(self.model.device, self.model.embed, visual, newline)
 
     def start(self, prompt: SplicedPrompt, options: SamplingOptions, ends: Collection[int]) -> StepwiseStream:
         """Prefill what is new in a prompt; earlier streams become stale."""
@@ -51,7 +57,7 @@ class StepwiseGenerator:
         reused = min(reused, len(keys) - 1)  # the last position is needed for its logits
         self._rewind(reused)
         if reused < prefix:
-            model.append(np.concatenate([model.embed(prompt.before), prompt.rows])[reused:])
+            model.append(model.device.concatenate([model.embed(prompt.before), prompt.rows])[reused:])
         self.held = keys[: model.position]
         logits = model.append(model.embed(prompt.after)[model.position - prefix :])
         self.held = keys
@@ -61,8 +67,9 @@ class StepwiseGenerator:
     def forced(self, prompt: SplicedPrompt, tokens: Sequence[int]) -> Float32Array:
         """Logits [len(tokens), vocabulary] before each of `tokens`; earlier streams become stale."""
         self._rewind(0)
-        rows = [self.model.append(splice(self.model.embed, prompt))]
-        rows += [self.model.append(self.model.embed([token])) for token in tokens[:-1]]
+        model = self.model
+        rows = [model.device.host(model.append(splice(model.device, model.embed, prompt)))]
+        rows += [model.device.host(model.append(model.embed([token]))) for token in tokens[:-1]]
         return np.stack(rows)
 
     def worker(self) -> StepwiseGenerator:
@@ -81,12 +88,12 @@ class StepwiseStream:
     def __init__(
         self,
         generator: StepwiseGenerator,
-        logits: Float32Array,
+        logits: Tensor,
         options: SamplingOptions,
         ends: Collection[int],
         reused: int,
     ) -> None:
-        self._generator, self._logits, self._sampler = generator, logits, Sampler(options)
+        self._generator, self._logits, self._sampler = generator, logits, Sampler(options, generator.device)
         self._most, self._ends, self._appended = options.max_tokens, ends, 0
         self.ids: list[int] = []
         self.finish: Finish | None = None

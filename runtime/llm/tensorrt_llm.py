@@ -27,6 +27,7 @@ from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual
 from storm_edge.runtime.llm.tensorrt_llm_limits import EngineLimits
 from storm_edge.runtime.llm.tensorrt_llm_package import executor_bindings, worker_program
+from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 
 _POLL = timedelta(milliseconds=200)  # between looks at whether the user has pressed Ctrl-C
 _MEMORY_SHARE = 0.9  # of the GPU memory that weights leave, for the cache
@@ -34,6 +35,8 @@ _MEMORY_SHARE = 0.9  # of the GPU memory that weights leave, for the cache
 
 class TensorRtLlmGenerator:
     """Implements `Generator`. Its streams go on beside each other."""
+
+    device: Device = HOST
 
     def __init__(self, folder: Path, embedding: EmbeddingTable, identity: str) -> None:
         """Load the engine in `folder`; `identity` is the bundle's. Raises EngineError where it cannot be loaded."""
@@ -55,16 +58,16 @@ class TensorRtLlmGenerator:
                 f"TensorRT-LLM cannot load {folder} ({_line(e)}): build the engine again on this machine, or see"
                 " `storm doctor`."
             ) from e
-        self._sent: tuple[Float32Array, Any, int] | None = None  # rows of the last prompt, their table, their number
+        self._sent: tuple[Tensor, Any, int] | None = None  # rows of the last prompt, their table, their number
 
     @property
     def capacity(self) -> int:
         """Tokens that fit."""
         return self._limits.sequence
 
-    def visual_rows(self, visual: Float32Array, newline: int | None) -> Float32Array:
+    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
         """Visual tokens [1, frames, n, D] as rows of a prompt, float32 in host memory."""
-        return flatten_visual(self._embedding.rows, visual, newline)
+        return flatten_visual(self.device, self._embedding.rows, visual, newline)
 
     def start(self, prompt: SplicedPrompt, options: SamplingOptions, ends: Collection[int]) -> TensorRtLlmStream:
         """Send a prompt and wait for its first token."""
@@ -152,13 +155,13 @@ class TensorRtLlmGenerator:
             beam_width=1, top_k=options.top_k, top_p=options.top_p, temperature=options.temperature, seed=seed
         )
 
-    def _table(self, rows: Float32Array) -> tuple[Any, int]:
+    def _table(self, rows: Tensor) -> tuple[Any, int]:
         """Visual tokens as the tensor [n, D] that goes with a request, in the engine's type, and their number."""
         if self._sent is None or self._sent[0] is not rows:
             import torch  # the package's own; its bindings take no other tensors
 
             kind = ml_dtypes.bfloat16 if self._limits.dtype == "bfloat16" else np.float16
-            narrow = np.ascontiguousarray(rows, np.float32).astype(kind)
+            narrow = np.ascontiguousarray(HOST.host(rows), np.float32).astype(kind)
             digest = hashlib.sha256(self._identity.encode() + narrow.tobytes()).digest()
             table = torch.from_numpy(narrow.view(np.int16)).view(getattr(torch, self._limits.dtype))
             self._sent = rows, table, int.from_bytes(digest[:8], "little") | 1

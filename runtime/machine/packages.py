@@ -29,15 +29,23 @@ def has_cuda() -> bool:
     return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
-def import_tensorrt(api: str) -> tuple[Any, Any]:
-    """The TensorRT module called `api` and CuPy; raises EngineError naming what to install."""
+def import_tensorrt(api: str) -> Any:
+    """The TensorRT module called `api`; raises EngineError naming what to install."""
+    return _import_for_gpu(api, "rtx" if api == "tensorrt_rtx" else "tensorrt")
+
+
+def import_cupy() -> Any:
+    """CuPy, which holds tensors on a GPU; raises EngineError naming what to install."""
+    return _import_for_gpu("cupy", "tensorrt")
+
+
+def _import_for_gpu(name: str, extra: str) -> Any:
     try:
-        return importlib.import_module(api), importlib.import_module("cupy")
+        return importlib.import_module(name)
     except ImportError as e:
-        extra = "rtx" if api == "tensorrt_rtx" else "tensorrt"
         raise EngineError(
-            f"{e.name} is not installed: pip install 'storm-edge[{extra}]'; on a Jetson TensorRT is JetPack's, seen"
-            " from a virtual environment made with --system-site-packages."
+            f"{e.name or name} is not installed: pip install 'storm-edge[{extra}]'; on a Jetson TensorRT is JetPack's,"
+            " seen from a virtual environment made with --system-site-packages."
         ) from e
 
 

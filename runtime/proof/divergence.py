@@ -11,6 +11,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.reference import read_clip
 from storm_edge.runtime.llm.forced import divergences, log_softmax, mean_divergence
 from storm_edge.runtime.llm.splice import SplicedPrompt
+from storm_edge.runtime.proof.verify import newline_of
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,8 @@ def logit_divergence(bundle: Bundle, stages: Stages) -> Divergence:
     steps, agreeing = [], []
     for name in bundle.manifest.clips:
         clip = read_clip(bundle, name)
-        newline = int(clip["newline"][0]) if clip["newline"].size else None
-        visual = stages.generator.visual_rows(stages.temporal(stages.vision(clip["frames"])), newline)
-        prompt = SplicedPrompt(clip["before"].tolist(), visual, clip["after"].tolist())
+        rows = stages.rows(stages.temporal(stages.vision(clip["frames"])), newline_of(clip))
+        prompt = SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist())
         logits = stages.generator.forced(prompt, clip["greedy"].tolist())
         ours, theirs = log_softmax(logits), log_softmax(clip["logits"])  # (steps, vocabulary)
         steps.append(divergences(theirs, ours))

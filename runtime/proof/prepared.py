@@ -11,8 +11,9 @@ from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.bundle.reference import read_clip
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.onnxruntime import open_generator
-from storm_edge.runtime.proof.verify import LIMITS, LLM_LIMITS, check_decoder, compare, label_of
+from storm_edge.runtime.proof.verify import LIMITS, LLM_LIMITS, check_decoder, compare, label_of, prompt_rows
 from storm_edge.runtime.runners import RUNNERS
+from storm_edge.runtime.sessions.device import HOST
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 # Precision -> the type of a prepared graph's inputs, where ONNX Runtime has its kernels on a CPU.
@@ -78,11 +79,12 @@ def _check_language_model(bundle: Bundle, record: EngineRecord, checks: Prepared
         checks.unchecked["decoder"] = f"only {runner.words} runs this form of it"
         return
     try:
-        generator = open_generator(bundle, record, threads)
+        generator = open_generator(bundle, record, HOST, threads)
     except EngineError as e:
         checks.unchecked["decoder"] = str(e)
         return
     for name in bundle.manifest.clips:
         clip = read_clip(bundle, name)
         limits = LLM_LIMITS[record.llm_precision]
-        checks.results.extend(check_decoder(generator, label_of(name), "decoder", clip, clip["visual_tokens"], limits))
+        rows = prompt_rows(generator, clip, clip["visual_tokens"])
+        checks.results.extend(check_decoder(generator, label_of(name), "decoder", clip, rows, limits))

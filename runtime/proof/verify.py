@@ -22,7 +22,7 @@ from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.proof.advice import advise
 from storm_edge.runtime.proof.figures import difference
-from storm_edge.runtime.sessions.base import to_host
+from storm_edge.runtime.sessions.device import Tensor
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,21 @@ def require(results: list[CheckResult], bundle: Bundle, record: EngineRecord) ->
 
 def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     tokens = stages.vision(clip["frames"])
-    yield from compare(label, "vision", tokens, clip["tokens"], LIMITS[record.precision])
+    yield from compare(label, "vision", stages.device.host(tokens), clip["tokens"], LIMITS[record.precision])
     visual = stages.temporal(clip["tokens"])
-    yield from compare(label, "temporal", visual, clip["visual_tokens"], LIMITS[record.precision])
-    yield from check_decoder(
-        stages.generator, label, "decoder", clip, clip["visual_tokens"], LLM_LIMITS[record.llm_precision]
-    )
+    yield from compare(label, "temporal", stages.device.host(visual), clip["visual_tokens"], LIMITS[record.precision])
+    rows = prompt_rows(stages.generator, clip, clip["visual_tokens"])
+    yield from check_decoder(stages.generator, label, "decoder", clip, rows, LLM_LIMITS[record.llm_precision])
 
 
 def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     """From frames to tokens with each stage fed by the one before it."""
     visual = stages.temporal(stages.vision(clip["frames"]))
-    yield from compare(label, "chain", visual, clip["visual_tokens"], LIMITS[record.precision])
+    yield from compare(label, "chain", stages.device.host(visual), clip["visual_tokens"], LIMITS[record.precision])
     # The decoder is given what the encoders made, so what they are allowed, it is.
     limits = looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
-    yield from check_decoder(stages.generator, label, "chain decoder", clip, visual, limits)
+    rows = stages.rows(visual, newline_of(clip))
+    yield from check_decoder(stages.generator, label, "chain decoder", clip, rows, limits)
 
 
 def looser(a: Limits, b: Limits) -> Limits:
@@ -130,12 +130,21 @@ def looser(a: Limits, b: Limits) -> Limits:
     )
 
 
+def newline_of(clip: Clip) -> int | None:
+    """The id of the token whose embedding follows every frame's tokens, where the checkpoint has one."""
+    return int(clip["newline"][0]) if clip["newline"].size else None
+
+
+def prompt_rows(generator: Generator, clip: Clip, visual: NDArray[np.float32]) -> Tensor:
+    """Visual tokens (1, F, n, D) in host memory as rows of the prompt, where the generator wants them."""
+    return generator.visual_rows(generator.device.put(visual), newline_of(clip))
+
+
 def check_decoder(
-    generator: Generator, label: str, stage: str, clip: Clip, visual: NDArray[np.float32], limits: Limits
+    generator: Generator, label: str, stage: str, clip: Clip, rows: Tensor, limits: Limits
 ) -> Iterator[CheckResult]:
     """Prefill the prompt, then feed the reference's tokens one by one and compare logits and choices at every step."""
-    newline = int(clip["newline"][0]) if clip["newline"].size else None
-    prompt = SplicedPrompt(clip["before"].tolist(), generator.visual_rows(visual, newline), clip["after"].tolist())
+    prompt = SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist())
     logits = generator.forced(prompt, clip["greedy"].tolist())  # (steps, vocabulary)
     yield from compare(label, stage, logits, clip["logits"], limits)
     best, second = np.sort(clip["logits"], axis=1)[:, -1:-3:-1].T  # each (steps,)
@@ -157,7 +166,7 @@ def compare(clip: str, stage: str, ours: NDArray[Any], theirs: NDArray[Any], lim
         raise ParityError(
             f"{stage} gives shape {list(ours.shape)} on {clip}, the reference has {list(theirs.shape)}: build it again."
         )
-    d = difference(to_host(ours), theirs)
+    d = difference(ours, theirs)
     for metric, value, limit, passed in (
         ("cosine", d.cosine, limits.cosine, d.cosine >= limits.cosine),
         ("norm ratio - 1", d.norm_ratio, limits.norm_ratio, d.norm_ratio <= limits.norm_ratio),

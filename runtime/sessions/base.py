@@ -1,41 +1,26 @@
-"""What every way of running a graph offers."""
+"""What every way of running a graph offers, and what it says of where tensors live."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[Any]
-
-
-class SupportsDLPack(Protocol):
-    """Any tensor of the DLPack protocol: a numpy array, a torch tensor, a device buffer."""
-
-    def __dlpack__(self, *, stream: Any = None) -> Any: ...
-    def __dlpack_device__(self) -> tuple[int, int]: ...
+from storm_edge.runtime.sessions.device import Device, Tensor
 
 
 class Session(Protocol):
-    """A loaded graph. Tensors go in and come out as DLPack, on the session's device."""
+    """A loaded graph. Its outputs live in the memory of its device, and no later run changes them."""
 
-    def run(self, **inputs: SupportsDLPack) -> dict[str, Array]:
-        """Run once; keys are the graph's input and output names. Raises EngineError."""
-        ...
+    @property
+    def device(self) -> Device:
+        """Where outputs are, and where inputs are taken from without a copy."""
 
+    @property
+    def batch(self) -> int:
+        """Frames that a vision graph is best given at once."""
 
-def to_host(array: Any) -> Array:
-    """A session's output in host memory."""
-    return np.asarray(array.get() if hasattr(array, "get") else array)
+    def run(self, **inputs: Tensor) -> Mapping[str, Tensor]:
+        """Run once; keys are the graph's input and output names. Inputs are in host memory or on the device.
 
-
-def beside(array: Any, other: Any) -> Any:
-    """`array` where `other` is, in host memory or on the device, so that the two can be joined."""
-    return to_host(array) if isinstance(other, np.ndarray) else importlib.import_module("cupy").asarray(array)
-
-
-def host_array(tensor: SupportsDLPack) -> Array:
-    """A numpy view of a tensor in host memory; numpy arrays pass through, types DLPack lacks included."""
-    return tensor if isinstance(tensor, np.ndarray) else np.from_dlpack(tensor)
+        Raises EngineError.
+        """

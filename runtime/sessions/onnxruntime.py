@@ -8,9 +8,10 @@ from typing import Any
 from storm_edge.plugins import libraries
 from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import FATAL, import_onnxruntime
-from storm_edge.runtime.sessions.base import Array, SupportsDLPack, host_array
+from storm_edge.runtime.sessions.device import HOST, Device, HostArray, Tensor
 
 
 def create_session(
@@ -64,23 +65,27 @@ def register_operators(options: Any) -> Path | None:
     return library
 
 
-def open_session(bundle: Bundle, record: EngineRecord, stage: Stage, threads: int | None) -> OnnxRuntimeSession:
-    """A stage of an engine; raises EngineError, BundleError."""
+def open_session(
+    bundle: Bundle, record: EngineRecord, stage: Stage, device: Device, threads: int | None
+) -> OnnxRuntimeSession:
+    """A stage of an engine on the CPU, whose `device` is the host; raises EngineError, BundleError."""
     return OnnxRuntimeSession(engine_graph(bundle, record, stage), threads, literal=record.simulated)
 
 
 class OnnxRuntimeSession:
     """A Session on ONNX Runtime's CPU provider."""
 
+    device, batch = HOST, VISION_BATCH
+
     def __init__(self, graph: Path, threads: int | None = None, *, literal: bool = False):
         self._session = create_session(graph, threads, literal=literal)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._graph = graph
 
-    def run(self, **inputs: SupportsDLPack) -> dict[str, Array]:
+    def run(self, **inputs: Tensor) -> dict[str, HostArray]:
         """Run once on host tensors; raises EngineError."""
         try:
-            values = self._session.run(self._outputs, {name: host_array(x) for name, x in inputs.items()})
+            values = self._session.run(self._outputs, {name: HOST.put(x) for name, x in inputs.items()})
         except Exception as e:
             raise EngineError(f"{self._graph} failed to run ({' '.join(str(e).split())}).") from e
         return dict(zip(self._outputs, values, strict=True))

@@ -26,6 +26,7 @@ from storm_edge.runtime.machine import targets
 from storm_edge.runtime.machine.packages import import_onnxruntime
 from storm_edge.runtime.runners import RUNNERS, Runner, function
 from storm_edge.runtime.sessions import onnxruntime as sessions
+from storm_edge.runtime.sessions.device import Device
 
 
 @pytest.fixture
@@ -33,13 +34,13 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A runner that exists in this test only; returns what was asked of it."""
     asked: list[str] = []
 
-    def open_session(bundle: Bundle, record: EngineRecord, stage: Any, threads: int | None) -> Any:
+    def open_session(bundle: Bundle, record: EngineRecord, stage: Any, device: Device, threads: int | None) -> Any:
         asked.append(stage)
-        return sessions.open_session(bundle, record, stage, threads)
+        return sessions.open_session(bundle, record, stage, device, threads)
 
-    def open_generator(bundle: Bundle, record: EngineRecord, threads: int | None) -> Any:
+    def open_generator(bundle: Bundle, record: EngineRecord, device: Device, threads: int | None) -> Any:
         asked.append("decoder")
-        return llm.open_generator(bundle, record, threads)
+        return llm.open_generator(bundle, record, device, threads)
 
     def build_it(bundle: Bundle, goal: Goal, progress: Callable[[str], None]) -> Any:
         asked.append("build")

@@ -9,6 +9,7 @@ from storm_edge.runtime.llm.prompt import ChatPrompt
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
+from storm_edge.runtime.sessions.device import HOST
 
 END, ASKED = 258, 7
 NOTHING = SplicedPrompt([], np.zeros((0, 1), np.float32), [ASKED])
@@ -16,6 +17,8 @@ NOTHING = SplicedPrompt([], np.zeros((0, 1), np.float32), [ASKED])
 
 class _Script:
     """A language model whose tokens are given."""
+
+    device = HOST
 
     def __init__(self, tokens, capacity=1000):
         self.tokens, self.capacity, self.position = [ASKED, *tokens], capacity, 0

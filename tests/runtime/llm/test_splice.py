@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
+from storm_edge.runtime.sessions.device import HOST
 
 
 def _embed(ids):
@@ -11,7 +12,7 @@ def _embed(ids):
 @pytest.mark.parametrize("newline", [None, 9])
 def test_visual_tokens_become_rows_frame_by_frame_with_a_newline_after_each(newline):
     visual = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)
-    rows = flatten_visual(_embed, visual, newline)
+    rows = flatten_visual(HOST, _embed, visual, newline)
     if newline is None:
         np.testing.assert_array_equal(rows, visual.reshape(6, 2))
     else:
@@ -21,7 +22,7 @@ def test_visual_tokens_become_rows_frame_by_frame_with_a_newline_after_each(newl
 
 def test_visual_tokens_stand_between_the_ids():
     prompt = SplicedPrompt([1, 2], np.full((2, 2), 7, np.float32), [3])
-    assert splice(_embed, prompt)[:, 0].tolist() == [1, 2, 7, 7, 3]
+    assert splice(HOST, _embed, prompt)[:, 0].tolist() == [1, 2, 7, 7, 3]
 
 
 def test_a_position_has_the_same_key_only_where_the_same_is_computed():

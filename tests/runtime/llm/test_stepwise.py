@@ -9,6 +9,7 @@ from storm_edge.runtime.errors import EngineError, UsageError
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
+from storm_edge.runtime.sessions.device import HOST
 
 VOCABULARY = 11
 OPTIONS = SamplingOptions(max_tokens=4)
@@ -16,6 +17,8 @@ OPTIONS = SamplingOptions(max_tokens=4)
 
 class _Adding:
     """Its next token is the sum of all that was appended; `computed` counts appended positions."""
+
+    device = HOST
 
     def __init__(self, capacity=100):
         self.capacity, self.computed, self.fails = capacity, 0, False

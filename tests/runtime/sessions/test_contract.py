@@ -19,7 +19,8 @@ from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 from storm_edge.runtime.llm.splice import flatten_visual
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.sessions.base import Session, to_host
+from storm_edge.runtime.sessions.base import Session
+from storm_edge.runtime.sessions.device import Device, Tensor, open_device
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 LENGTH = 512
@@ -32,24 +33,27 @@ class Kind:
     def __init__(self, name: str, bundle: Bundle, folder: Path):
         self.name, self.bundle, self.folder = name, bundle, folder
         self.tolerance = 1e-4 if name == "onnxruntime" else 2e-2
+        self.device: Device = open_device("cpu" if name == "onnxruntime" else "cuda")
 
     def session(self, stage: Stage) -> Session:
         if self.name == "onnxruntime":
             return OnnxRuntimeSession(self.bundle.path(self.bundle.manifest.graphs[stage].file))
-        return self._tensorrt(stage)
+        from storm_edge.runtime.sessions.tensorrt import TensorRTSession
+
+        return TensorRTSession(self._tensorrt(stage))
 
     def _tensorrt(self, stage: Stage):  # type: ignore[no-untyped-def]
         from storm_edge.export.build.goal import judge
         from storm_edge.export.build.prepare import prepare
         from storm_edge.export.build.tensorrt.compile import compile_graph
         from storm_edge.export.build.tensorrt.compile_job import CompileJob
-        from storm_edge.runtime.sessions.tensorrt import TensorRTSession
+        from storm_edge.runtime.sessions.tensorrt_engine import TensorRTEngine
 
         goal = judge(self.bundle, target("rtx"), OPTIONS, probe())
         graphs, _ = prepare(self.bundle, goal)
         graph, engine = self.bundle.path(graphs[stage]), self.folder / stage
         job = CompileJob(package=self.name, graph=str(graph), engine=str(engine), profiles=goal.profiles[stage])
-        return TensorRTSession(engine, self.name, compile_graph(job).version)
+        return TensorRTEngine(engine, self.name, compile_graph(job).version, self.device)
 
     def decoder(self) -> LanguageModel:
         config = self.bundle.config.llm
@@ -59,7 +63,7 @@ class Kind:
             return OnnxRuntimeDecoder(graph, config, embedding, LENGTH)
         from storm_edge.runtime.llm.tensorrt import TensorRTDecoder
 
-        return TensorRTDecoder(self._tensorrt("decoder"), config, embedding, LENGTH, 256)
+        return TensorRTDecoder(self._tensorrt("decoder"), config, embedding)
 
 
 @pytest.fixture(params=["onnxruntime", "tensorrt", "tensorrt_rtx"])
@@ -78,38 +82,39 @@ def clip(bundle: Path) -> dict[str, np.ndarray]:
     return load_file(bundle / "reference" / "clip0.safetensors")
 
 
-def close(ours: object, expected: np.ndarray, tolerance: float) -> bool:
-    return bool(np.abs(to_host(ours).astype(np.float32) - expected).max() <= tolerance * np.abs(expected).max())
+def close(kind: Kind, ours: Tensor, expected: np.ndarray) -> bool:
+    difference = kind.device.host(ours).astype(np.float32) - expected
+    return bool(np.abs(difference).max() <= kind.tolerance * np.abs(expected).max())
 
 
 def test_a_session_computes_its_graph_for_every_size_of_its_profile(kind: Kind, clip: dict[str, np.ndarray]) -> None:
     session = kind.session("vision")
     for count in (1, 3, 8, 2):
         tokens = session.run(frames=clip["frames"][:count])["tokens"]
-        assert close(tokens, clip["tokens"][:count], kind.tolerance)
+        assert close(kind, tokens, clip["tokens"][:count])
 
 
 def test_a_later_run_leaves_the_results_of_an_earlier_one(kind: Kind, clip: dict[str, np.ndarray]) -> None:
     session = kind.session("vision")
     first = session.run(frames=clip["frames"][:2])["tokens"]
-    kept = to_host(first).copy()
+    kept = kind.device.host(first).copy()
     session.run(frames=clip["frames"][2:4])
-    np.testing.assert_array_equal(to_host(first), kept)
+    np.testing.assert_array_equal(kind.device.host(first), kept)
 
 
 def test_one_sessions_output_goes_into_the_next(kind: Kind, clip: dict[str, np.ndarray]) -> None:
     tokens = kind.session("vision").run(frames=clip["frames"])["tokens"]
     visual = kind.session("temporal").run(tokens=tokens[None])["visual_tokens"]
-    assert close(visual, clip["visual_tokens"], kind.tolerance)
+    assert close(kind, visual, clip["visual_tokens"])
 
 
 def test_visual_tokens_join_the_prompt_where_the_decoder_takes_it(kind: Kind, clip: dict[str, np.ndarray]) -> None:
     visual = kind.session("temporal").run(tokens=clip["tokens"][None])["visual_tokens"]
     llm = kind.decoder()
     before, after = (llm.embed(clip[name].tolist()) for name in ("before", "after"))
-    prompt = np.concatenate([before, flatten_visual(llm.embed, visual, None), after])
+    prompt = llm.device.concatenate([before, flatten_visual(llm.device, llm.embed, visual, None), after])
     assert type(prompt) is type(before)
-    assert close(llm.append(prompt), clip["logits"][0], kind.tolerance)
+    assert close(kind, llm.append(prompt), clip["logits"][0])
 
 
 def test_inputs_of_a_wrong_shape_are_engine_errors(kind: Kind) -> None:
@@ -120,12 +125,13 @@ def test_inputs_of_a_wrong_shape_are_engine_errors(kind: Kind) -> None:
 def test_a_decoder_continues_rewinds_and_refuses_what_does_not_fit(kind: Kind, clip: dict[str, np.ndarray]) -> None:
     llm = kind.decoder()
     before, after = (llm.embed(clip[name].tolist()) for name in ("before", "after"))
-    prompt = np.concatenate([before, flatten_visual(llm.embed, clip["visual_tokens"], None), after])
+    visual = llm.device.put(clip["visual_tokens"])
+    prompt = llm.device.concatenate([before, flatten_visual(llm.device, llm.embed, visual, None), after])
     for _ in range(2):
         llm.rewind(0)
         llm.append(prompt[:20])  # in two pieces: the second attends to the first
-        assert close(llm.append(prompt[20:]), clip["logits"][0], kind.tolerance)
-        assert close(llm.append(llm.embed([int(clip["greedy"][0])])), clip["logits"][1], kind.tolerance)
+        assert close(kind, llm.append(prompt[20:]), clip["logits"][0])
+        assert close(kind, llm.append(llm.embed([int(clip["greedy"][0])])), clip["logits"][1])
         assert llm.position == len(prompt) + 1
     with pytest.raises(UsageError, match="512"):
         llm.append(np.zeros((LENGTH, 128), np.float32))

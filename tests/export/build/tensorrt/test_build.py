@@ -20,6 +20,7 @@ from storm_edge.export.build.tensorrt import build as module
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.export.build.tensorrt.versions import NEWEST, parse_version
+from storm_edge.runtime.answer import stages
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, read_engine
@@ -31,6 +32,8 @@ from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.prepared import PreparedChecks
 from storm_edge.runtime.sessions import tensorrt as sessions
+from storm_edge.runtime.sessions import tensorrt_engine
+from storm_edge.runtime.sessions.tensorrt_engine import TensorRTEngine
 
 Copy = Callable[[Path], Path]
 PREPARE = BuildOptions(prepare_only=True, max_length=512)
@@ -336,6 +339,7 @@ def test_an_engine_for_another_gpu_names_both_sides(
     opened = Bundle.open(copy_of(bundle))
     record = build(opened, target("rtx"), PREPARE)
     monkeypatch.setattr(sessions, "probe", lambda: RTX_4090)
+    monkeypatch.setattr(stages, "open_device", lambda memory: None)
     with pytest.raises(EngineError, match=r"compiled for SM 86, 120, this machine has .*RTX 4090 \(SM 89\): build it"):
         Stages.load(opened, record.model_copy(update={"state": "built", "sms": [86, 120]}))
 
@@ -369,12 +373,13 @@ def test_an_engine_of_another_version_or_plugin_names_both_sides(
     record = build(opened, target("rtx"), PREPARE)
     built = record.model_copy(update={"state": "built", "plugin_sha256": 64 * "a"})
     monkeypatch.setenv("STORM_PLUGIN_PATH", "")
+    monkeypatch.setattr(stages, "open_device", lambda memory: None)
     with pytest.raises(EngineError, match=r"was built with plugin aaaaaaaaaaaa, this machine has none"):
         Stages.load(opened, built)
     package = SimpleNamespace(__version__="10.16.2")
-    monkeypatch.setattr(sessions, "import_tensorrt", lambda api: (package, None))
+    monkeypatch.setattr(tensorrt_engine, "import_tensorrt", lambda api: package)
     with pytest.raises(EngineError, match=r"built with TensorRT 10\.3\.0, this machine has 10\.16\.2: build it again"):
-        sessions.TensorRTSession(tmp_path / "x.engine", "tensorrt", "10.3.0")
+        TensorRTEngine(tmp_path / "x.engine", "tensorrt", "10.3.0", None)
 
 
 def test_options_that_make_no_sense_are_refused(bundle: Path, copy_of: Copy) -> None:
