@@ -19,7 +19,7 @@ from storm_edge.calibration.analysis import Asked
 from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph, some_rows
 from storm_edge.calibration.language import Prompts, watch_decoder
-from storm_edge.export.build.prepare import INT4_KEPT, nbits_steps
+from storm_edge.export.build.steps import INT4_KEPT, nbits_steps
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.int4_blocks import block_integers, block_scales
 from storm_edge.export.passes.smoothquant import Group, smoothquant, smoothquant_groups

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from storm_edge.export.build.prepared import Step
+from storm_edge.export.build.prepare import Step
 from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader, load_model
 from storm_edge.export.passes.tensors import values

@@ -18,8 +18,8 @@ from storm_edge.calibration.sensitivity import Sensitivity, analyze
 from storm_edge.calibration.switched import Key, SwitchedEncoders
 from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.prepare import quantize_step
-from storm_edge.export.build.prepared import prepared_graph
+from storm_edge.export.build.prepare import prepared_graph
+from storm_edge.export.build.steps import quantize_step
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.passes.quantize import LinearLayer
 from storm_edge.runtime.answer.stages import Stages

@@ -30,7 +30,7 @@ from storm_edge.cli.main import VERBS, main
 
 PR_SET_CHILD_SUBREAPER = 36
 OURS = [f"storm_edge.{name}" for name in (
-    "export.build.onnxruntime.cpu", "export.build.tensorrt.build", "export.build.prepare", "calibration.calibrate",
+    "export.build.onnxruntime.cpu", "export.build.tensorrt.build", "export.build.steps", "calibration.calibrate",
     "calibration.language", "calibration.samples", "runtime.answer.pipeline", "runtime.proof.evaluate",
 )]  # fmt: skip
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_edge.export.build.prepare import quantize_step, smoothquant_steps
+from storm_edge.export.build.steps import quantize_step, smoothquant_steps
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.graph_file import load_model
 from storm_edge.runtime import load

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.onnxruntime.publish import publish_onnxruntime
-from storm_edge.export.build.prepare import nbits_steps, quantize_step, simulated_steps, smoothquant_steps
-from storm_edge.export.build.prepared import Step
+from storm_edge.export.build.prepare import Step
+from storm_edge.export.build.steps import nbits_steps, quantize_step, simulated_steps, smoothquant_steps
 from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.bundle.calibration import CALIBRATED
 from storm_edge.runtime.bundle.engine import EngineRecord

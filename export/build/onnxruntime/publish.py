@@ -7,8 +7,8 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 
 from storm_edge.export.build.goal import Goal
-from storm_edge.export.build.prepared import Step, prepared_graph
-from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
+from storm_edge.export.build.leftovers import drop_unused_graphs, removed_on_failure
+from storm_edge.export.build.prepare import Step, prepared_graph
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage
 from storm_edge.runtime.bundle.publish import lock, publish_folder

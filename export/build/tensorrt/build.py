@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from storm_edge.export.build.goal import Goal, device_command
+from storm_edge.export.build.leftovers import drop_unused_graphs, removed_on_failure
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.timing import require_installed, timing_cache
 from storm_edge.export.build.tensorrt.versions import abilities
-from storm_edge.export.build.unused import drop_unused_graphs, removed_on_failure
 from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, engine_graph, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file
@@ -30,7 +30,7 @@ from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
-from storm_edge.runtime.proof.prepared import verify_prepared
+from storm_edge.runtime.proof.uncompiled import verify_prepared
 from storm_edge.runtime.proof.verify import memory_needed, require, verify
 from storm_edge.runtime.runners import RUNNERS
 
@@ -83,7 +83,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         return found
     progress("prepare")
     try:
-        from storm_edge.export.build.prepare import prepare  # onnx, which a device need not have
+        from storm_edge.export.build.steps import prepare  # onnx, which a device need not have
     except ImportError as e:
         workstation = _device_command(bundle, goal, replace(options, workspace_gib=None)) + _for_version(goal)
         raise BuildError(

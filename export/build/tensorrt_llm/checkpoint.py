@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from storm_edge.export.build.decoder_tensors import DecoderTensors
-from storm_edge.export.build.prepare import smoothquant_steps
-from storm_edge.export.build.prepared import Step
+from storm_edge.export.build.prepare import Step
+from storm_edge.export.build.steps import smoothquant_steps
 from storm_edge.export.build.tensorrt_llm.config import checkpoint_config
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, check_tensor_parallel, linears, vocabulary_rows
 from storm_edge.export.build.tensorrt_llm.weights import Tensors, fp8, int4, kv_cache_scale, kv_names, plain

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from storm_edge.export.build.decoder_tensors import DecoderTensors
-from storm_edge.export.build.prepare import smoothquant_steps
-from storm_edge.export.build.prepared import Step
+from storm_edge.export.build.prepare import Step
+from storm_edge.export.build.steps import smoothquant_steps
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, Part, linears
 from storm_edge.export.build.tensorrt_llm.weights import Tensors, bias, fp8, plain
 from storm_edge.export.checkpoint.head import EMBEDDING, HEAD

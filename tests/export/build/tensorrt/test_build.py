@@ -30,7 +30,7 @@ from storm_edge.runtime.errors import BuildError, EngineError, ParityError, Targ
 from storm_edge.runtime.machine.packages import installed_tensorrt
 from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.proof.prepared import PreparedChecks
+from storm_edge.runtime.proof.uncompiled import PreparedChecks
 from storm_edge.runtime.sessions import tensorrt as sessions
 from storm_edge.runtime.sessions import tensorrt_engine
 from storm_edge.runtime.sessions.tensorrt_engine import TensorRTEngine
@@ -140,7 +140,7 @@ def test_a_device_needs_no_onnx_for_what_was_prepared_elsewhere(
     opened = Bundle.open(copy_of(bundle))
     prepared = build(opened, target("orin"), PREPARE)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "storm_edge.export.build.prepare")
+    monkeypatch.delitem(sys.modules, "storm_edge.export.build.steps")
     assert build(opened, target("orin"), replace(PREPARE, tensorrt="10.15.1")) == prepared
 
 
@@ -151,7 +151,7 @@ def test_a_device_without_onnx_is_told_when_its_options_are_not_those_of_the_pre
 
     opened = Bundle.open(copy_of(bundle))
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "storm_edge.export.build.prepare", raising=False)
+    monkeypatch.delitem(sys.modules, "storm_edge.export.build.steps", raising=False)
     with pytest.raises(BuildError, match=r"--max-length 512 --tensorrt 10\.16 --prepare-only`, or pip install onnx"):
         build(opened, target("orin"), PREPARE)
 

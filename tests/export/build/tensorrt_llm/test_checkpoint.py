@@ -13,7 +13,7 @@ from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.calibration.language import Language, describe_all
-from storm_edge.export.build.prepare import INT4_KEPT, nbits_steps
+from storm_edge.export.build.steps import INT4_KEPT, nbits_steps
 from storm_edge.export.build.tensorrt_llm import checkpoint
 from storm_edge.export.build.tensorrt_llm.checkpoint import write_checkpoint
 from storm_edge.export.checkpoint.weights import Weights
