@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from storm_edge.export.build.decoder_tensors import DecoderTensors
-from storm_edge.export.build.prepare import Step
-from storm_edge.export.build.steps import smoothquant_steps
 from storm_edge.export.build.tensorrt_llm.config import checkpoint_config
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, check_tensor_parallel, linears, vocabulary_rows
 from storm_edge.export.build.tensorrt_llm.weights import Tensors, fp8, int4, kv_cache_scale, kv_names, plain
 from storm_edge.export.checkpoint.head import EMBEDDING, HEAD
 from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert, write_safetensors
-from storm_edge.export.passes.widen import widen
+from storm_edge.export.passes.smoothquant import smoothquant_steps
+from storm_edge.export.passes.step import Step
+from storm_edge.export.passes.widen import widen_step
 from storm_edge.export.trace.decoder import FINAL_NORM
 from storm_edge.runtime.bundle.calibration import Calibration, Range, find_awq, find_language
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -79,7 +79,7 @@ def write_checkpoint(
     if precision == "fp8":
         found = find_language(bundle, calibration)
     elif precision == "int4" and (found := find_awq(bundle, calibration)) is not None:
-        wide: list[Step] = [] if bundle.manifest.dtype == "float32" else [("widen 1", widen)]
+        wide: list[Step] = [] if bundle.manifest.dtype == "float32" else [widen_step()]
         steps = [*wide, *smoothquant_steps(found, "decoder")]
     ranges = found.ranges["decoder"] if found is not None and precision == "fp8" else {}
     fp8_cache = precision == "fp8" and all(n in ranges for i in range(config.num_hidden_layers) for n in kv_names(i))

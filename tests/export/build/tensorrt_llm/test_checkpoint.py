@@ -13,11 +13,11 @@ from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph
 from storm_edge.calibration.language import Language, describe_all
-from storm_edge.export.build.steps import INT4_KEPT, nbits_steps
+from storm_edge.export.build.steps import nbits_steps
 from storm_edge.export.build.tensorrt_llm import checkpoint
 from storm_edge.export.build.tensorrt_llm.checkpoint import write_checkpoint
 from storm_edge.export.checkpoint.weights import Weights
-from storm_edge.export.passes.block_weights import block_weights
+from storm_edge.export.passes.block_weights import INT4_KEPT, block_weights
 from storm_edge.export.passes.smoothquant import smoothquant, smoothquant_groups
 from storm_edge.export.passes.tensors import values
 from storm_edge.runtime.bundle.calibration import Calibration, Layers, find_language
@@ -167,8 +167,8 @@ def test_the_documented_unpacking_gives_what_matmulnbits_multiplies_by(
     graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(np.ascontiguousarray(source), "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     readers: dict = {}
-    for _, apply in nbits_steps(4, 32):
-        apply(model, readers)
+    for step in nbits_steps(4, 32):
+        step.apply(model, readers)
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(readers[tensor.name](), tensor.name))
     # Of a row that is 1 in one place the kernel's 8 bits hold every value exactly.
