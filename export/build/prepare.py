@@ -23,7 +23,7 @@ def prepare(
     """
     graphs: dict[Stage, str] = {}
     files: dict[str, FileSpec] = {}
-    for stage in goal.options.stages:
+    for stage in goal.graphs:
         progress(stage)
         graphs[stage], made = prepared_graph(bundle, stage, goal.name, steps_for(bundle, goal, stage))
         files |= made

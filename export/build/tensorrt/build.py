@@ -13,6 +13,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from storm_edge.export.build import language
 from storm_edge.export.build.goal import Goal, device_command
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.publish import (
@@ -20,7 +21,6 @@ from storm_edge.export.build.publish import (
     Progress,
     building,
     new_record,
-    publish,
     require_match,
     verified,
     write,
@@ -68,9 +68,8 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     # A release may prepare otherwise than the one before; a device cannot ask the passes, which need onnx.
     release = importlib.metadata.version(RELEASE)
     made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_runner]
-    made_of += [goal.calibrated_by, abilities(goal.parsed_version), options.stages]
-    made_of += [options.max_frames, options.max_length]
-    made_of.append([options.min_shapes, options.opt_shapes, options.max_shapes])
+    made_of += [goal.calibrated_by, abilities(goal.parsed_version, goal.graphs), options.stages, options.tp]
+    made_of += [options.max_frames, options.max_length, options.min_shapes, options.opt_shapes, options.max_shapes]
     key = _hash([*made_of, options.int4_block])
     found = _prepared_before(bundle, goal.name, key)
     if found is not None:
@@ -88,7 +87,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         ) from e
 
     graphs, files = prepare(bundle, goal)
-    more = {"key": key, "max_length": options.max_length, "profiles": goal.profiles}
+    more = {"key": key, "max_length": options.max_length, "tp": options.tp, "profiles": goal.profiles}
     record = new_record(bundle, goal, "prepared", graphs, files, {"tensorrt": goal.version}, **more)
     progress("verify the prepared graphs in ONNX Runtime")
     with memory_limit(memory_needed(bundle)):
@@ -98,18 +97,19 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     before = _existing(bundle, record.name)
     if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
         return record  # an engine stays until the one that replaces it is compiled
-    return publish(bundle, record)
+    with publish_folder(bundle.root, f"engines/{record.name}") as folder:
+        return write(folder, language.placed(bundle, goal, record, folder, progress))
 
 
 def _compile(
     bundle: Bundle, prepared: EngineRecord, goal: Goal, options: BuildOptions, progress: Progress
 ) -> EngineRecord:
     """Compile what is not compiled yet, and verify it if its GPU is here."""
-    installed = require_installed(goal.runner)
+    installed, versions = require_installed(goal.runner), language.versions(bundle, goal)
     plugin = find_library(TENSORRT)
     # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
     gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.timed else []
-    key = _hash([prepared.key, installed, _sha256(plugin), gpus, options.workspace_gib])
+    key = _hash([prepared.key, installed, versions, _sha256(plugin), gpus, options.workspace_gib])
     found = _existing(bundle, prepared.name)
     # An engine of somebody else is not taken for what would be built here, whatever its record says.
     ours = found is not None and (options.trust_engines or is_ours(found))
@@ -120,8 +120,8 @@ def _compile(
             return found
         return _verify_compiled(bundle, found, options, progress)
     with publish_folder(bundle.root, f"engines/{prepared.name}") as folder:
-        staged = folder.relative_to(bundle.root.absolute()).as_posix()
-        by_tensorrt = [stage for stage in prepared.graphs if RUNNERS[prepared.runners[stage]].compiles]
+        prepared = language.placed(bundle, goal, prepared, folder, progress)
+        by_tensorrt = [stage for stage in goal.graphs if RUNNERS[prepared.runners[stage]].compiles]
         seconds: dict[Stage, float] = {}
         peak, version = 0, installed
         for stage in by_tensorrt:
@@ -135,7 +135,7 @@ def _compile(
                 "sms": list(goal.sms),
                 "graphs": prepared.graphs | names,
                 "files": prepared.files | {name: describe_file(folder / Path(name).name) for name in names.values()},
-                "versions": prepared.versions | {"tensorrt": version},
+                "versions": prepared.versions | versions | {"tensorrt": version},
                 "plugin_sha256": _sha256(plugin),
                 "prepared_key": prepared.key,
                 "prepared_graphs": prepared.graphs,
@@ -143,9 +143,11 @@ def _compile(
                 "peak_memory_bytes": peak,
             }
         )
+        record = language.compiled(bundle, goal, record, folder, progress)
         if goal.here and set(record.graphs) == set(STAGES):  # a part of a model cannot be run
-            here: dict[Stage, str] = {stage: f"{staged}/{stage}.engine" for stage in by_tensorrt}
-            record = verified(bundle, record, options, progress, record.graphs | here)
+            own, staged = f"engines/{record.name}/", folder.relative_to(bundle.root.absolute()).as_posix()
+            here = {s: f"{staged}/{g.removeprefix(own)}" if g.startswith(own) else g for s, g in record.graphs.items()}
+            record = verified(bundle, record, options, progress, here)
         return write(folder, record)
 
 
