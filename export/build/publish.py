@@ -90,10 +90,13 @@ def require_match(results: list[CheckResult], bundle: Bundle, record: EngineReco
         require(results, bundle, record)
 
 
-def publish(bundle: Bundle, record: EngineRecord) -> EngineRecord:
-    """Publish an engine that is a record alone, its files being graphs of the bundle; returns the sealed record."""
+def publish(bundle: Bundle, record: EngineRecord, fill: Callable[[Path], EngineRecord] | None = None) -> EngineRecord:
+    """Publish an engine whose files are graphs of the bundle, and what `fill` puts into its folder and record.
+
+    Returns the sealed record.
+    """
     with publish_folder(bundle.root, f"engines/{record.name}") as folder:
-        return write(folder, record)
+        return write(folder, fill(folder) if fill else record)
 
 
 def write(folder: Path, record: EngineRecord) -> EngineRecord:

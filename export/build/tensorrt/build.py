@@ -21,6 +21,7 @@ from storm_edge.export.build.publish import (
     Progress,
     building,
     new_record,
+    publish,
     require_match,
     verified,
     write,
@@ -97,8 +98,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     before = _existing(bundle, record.name)
     if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
         return record  # an engine stays until the one that replaces it is compiled
-    with publish_folder(bundle.root, f"engines/{record.name}") as folder:
-        return write(folder, language.placed(bundle, goal, record, folder, progress))
+    return publish(bundle, record, lambda folder: language.placed(bundle, goal, record, folder, progress))
 
 
 def _compile(
