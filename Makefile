@@ -90,9 +90,11 @@ data-given:
 	@test -n "$(DATA)" || { echo "error: int8 and fp8 are calibrated on videos like those the engine will see: name a" \
 	  "folder of them, DATA=DIR" >&2; exit 1; }
 
-engine: $(if $(RANGES_MADE),data-given) $(BUNDLE)/manifest.json $(RANGES_MADE) ## CHECKPOINT=... to an engine for TARGET=... PRECISION=...; alone: the demo, here
+# LLM=tensorrt-llm and TP=2, for instance: what runs the language model in a data center, on how many GPUs.
+engine: $(if $(RANGES_MADE),data-given) $(BUNDLE)/manifest.json $(RANGES_MADE) ## CHECKPOINT=... to an engine for TARGET=... PRECISION=... LLM=...; alone: the demo, here
 	$(BIN)/storm build $(BUNDLE) --target $(TARGET) $(if $(PRECISION),--precision $(PRECISION)) \
-	  $(if $(LLM_PRECISION),--llm-precision $(LLM_PRECISION)) $(if $(RANGES_MADE),--calibration $(CALIBRATION)) $(BUILD_FLAGS)
+	  $(if $(LLM_PRECISION),--llm-precision $(LLM_PRECISION)) $(if $(LLM),--llm $(LLM)) $(if $(TP),--tp $(TP)) \
+	  $(if $(RANGES_MADE),--calibration $(CALIBRATION)) $(BUILD_FLAGS)
 
 $(BUNDLE)/manifest.json: $(CHECKPOINT)/config.json | $(STAMP)
 	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) $(EXPORT_FLAGS) --force

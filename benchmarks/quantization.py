@@ -38,7 +38,7 @@ from storm_edge.export.build.build import build
 from storm_edge.export.build.goal import Goal, judge
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.steps import prepare
+from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.runtime.answer.pipeline import load

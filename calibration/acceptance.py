@@ -15,7 +15,7 @@ from storm_edge.runtime.bundle.engine import CheckResult
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.reference import read_clip
 from storm_edge.runtime.llm.base import Generator
-from storm_edge.runtime.proof.verify import LIMITS, check_decoder, compare, label_of
+from storm_edge.runtime.proof.verify import LIMITS, check_decoder, compare, label_of, prompt_rows
 
 Keys = frozenset[Key]
 # Of the limits on logits: the rest is for the language model's own precision, which an engine adds and is fp32 here.
@@ -66,7 +66,9 @@ class Acceptance:
             if stage == "chain":
                 yield from compare(label, stage, visual, clip["visual_tokens"], self._limits)
             elif self._llm is not None:
-                yield from check_decoder(self._llm(), label, stage, clip, visual, self._limits)
+                llm = self._llm()
+                rows = prompt_rows(llm, clip, visual)
+                yield from check_decoder(llm, label, stage, clip, rows, self._limits)
 
     def _tokens(self, i: int, quantized: Keys) -> Float32:
         """A clip's tokens; the first clip's are kept for the chain."""

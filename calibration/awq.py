@@ -19,8 +19,9 @@ from storm_edge.calibration.analysis import Asked
 from storm_edge.calibration.decoder import decoder_of
 from storm_edge.calibration.graphs import fp32_graph, some_rows
 from storm_edge.calibration.language import Prompts, watch_decoder
-from storm_edge.export.build.steps import INT4_KEPT, nbits_steps
+from storm_edge.export.build.steps import nbits_steps
 from storm_edge.export.graph_file import Reader
+from storm_edge.export.passes.block_weights import INT4_KEPT
 from storm_edge.export.passes.int4_blocks import block_integers, block_scales
 from storm_edge.export.passes.smoothquant import Group, smoothquant, smoothquant_groups
 from storm_edge.export.passes.tensors import values
@@ -160,6 +161,6 @@ def _activations(
 def _int4_decoder(bundle: Bundle, scales: dict[str, Float32], block: int, threads: int | None) -> Generator:
     model, readers = fp32_graph(bundle, "decoder", {})
     smoothquant(model, readers, scales)
-    for _, apply in nbits_steps(4, block):
-        apply(model, readers)
+    for step in nbits_steps(4, block):
+        step.apply(model, readers)
     return decoder_of(bundle, model, readers, threads)

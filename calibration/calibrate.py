@@ -27,7 +27,7 @@ from storm_edge.calibration.plot import draw_sensitivity, require_matplotlib
 from storm_edge.calibration.smoothquant import SmoothQuant
 from storm_edge.calibration.switched import Key
 from storm_edge.calibration.thresholds import METHODS, quantization_noise
-from storm_edge.export.build.steps import INT4_KEPT
+from storm_edge.export.passes.block_weights import INT4_KEPT
 from storm_edge.export.passes.quantize import LinearLayer
 from storm_edge.runtime.bundle.calibration import (
     ABOUT,

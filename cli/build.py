@@ -18,6 +18,8 @@ from storm_edge.cli.progress import progress, say
 @click.option("--target", "target_name", required=True, help="What to build for; `storm doctor` lists the targets.")
 @click.option("--precision", help="Precision of the vision tower and temporal encoder; default: the target's.")
 @click.option("--llm-precision", help="Precision of the language model; default: the target's.")
+@click.option("--llm", metavar="RUNNER", help="Data center: tensorrt-llm runs the language model; default: TensorRT.")
+@click.option("--tp", type=COUNT, default=1, show_default=True, help="GPUs that share the language model, with --llm.")
 @click.option("--prepare-only", is_flag=True, help="TensorRT targets: write the graphs and stop, on any machine.")
 @click.option("--simulate", is_flag=True, help="TensorRT targets: an engine for this CPU that computes the same.")
 @click.option("--tensorrt", metavar="VERSION", help="Prepare for this TensorRT, 10.3 for instance.")
@@ -50,6 +52,7 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     """Build an engine from BUNDLE and verify it; a failing engine is not published."""
     from storm_edge.export.build.build import build
     from storm_edge.export.build.goal import device_command
+    from storm_edge.export.build.language import builder_of
     from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
     from storm_edge.runtime.bundle.manifest import Bundle
     from storm_edge.runtime.machine.targets import target
@@ -61,6 +64,8 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     chosen = BuildOptions(
         precision=options["precision"],
         llm_precision=options["llm_precision"],
+        llm=options["llm"],
+        tp=options["tp"],
         tensorrt=options["tensorrt"],
         sms=parse_sms(options["sm"]),
         stages=parse_stages(options["stages"]),
@@ -91,6 +96,8 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         checked = len(record.graphs) - len(record.unchecked)
         why = "".join(f"; {stage}: {reason}" for stage, reason in record.unchecked.items())
         say(ctx, f"{checked} of {len(record.graphs)} stages could be checked here{why}.")
+        if "decoder" in record.runners and (builder := builder_of(record.runners["decoder"])):
+            say(ctx, f"the language model alone, without storm: `{builder.by_hand(opened, record.name, chosen)}`.")
     elif record.state == "compiled":
         sms = ", ".join(map(str, record.sms))
         hint = "the same command on a machine with such a GPU verifies a whole engine"
@@ -98,6 +105,9 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
     else:
         passed = sum(r.passed for r in record.verification)
         say(ctx, f"{bundle}/engines/{record.name}: {passed} of {len(record.verification)} checks passed.")
+    if not options["as_json"]:
+        for note in record.notes:
+            say(ctx, f"note: {note}")
     if record.state == "built" and not record.verified:
         echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)
 

@@ -51,12 +51,17 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     from storm_edge.runtime.bundle.engine import engine_names, read_engine
     from storm_edge.runtime.bundle.trust import is_ours
     from storm_edge.runtime.proof.figures import describe_reference
+    from storm_edge.runtime.runners import RUNNERS
 
     manifest, config = bundle.manifest, bundle.config
     engines = {}
     for name in engine_names(bundle):
         record = read_engine(bundle, name)
         engines[name] = f"{record.state} {record.created}, " + ("verified" if record.verified else "NOT verified")
+        runner = RUNNERS[record.runners["decoder"]] if "decoder" in record.runners else None
+        if runner is not None and runner.language:
+            gpus = f" on {record.tp} GPUs" if record.tp > 1 else ""
+            engines[name] += f", language model by {runner.words}{gpus}"
         engines[name] += "" if is_ours(record) else ", not built by you on this machine"
     return {
         "bundle": str(bundle.root),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @click.option("--frames", type=COUNT, default=32, show_default=True, help="Frames of a clip.")
 @click.option("--precision", help="Precision of the vision tower and temporal encoder; default: the target's.")
 @click.option("--llm-precision", help="Precision of the language model; default: the target's.")
+@click.option("--llm", metavar="RUNNER", help="What runs the language model, where not the target's own.")
+@click.option("--tp", type=COUNT, default=1, show_default=True, help="GPUs that share the language model, with --llm.")
 @click.option("--sample", type=COUNT, help="Keep every N-th pooled frame; default: the model's.")
 @click.option("--temporal-pool", type=COUNT, help="Frames averaged; default: the model's.")
 @click.option("--spatial-pool", type=COUNT, help="Side of the averaged block; default: the model's.")
@@ -35,6 +37,8 @@ def command(
     frames: int,
     precision: str | None,
     llm_precision: str | None,
+    llm: str | None,
+    tp: int,
     sample: int | None,
     temporal_pool: int | None,
     spatial_pool: int | None,
@@ -60,6 +64,7 @@ def command(
         options = replace(options, llm_precision=llm_precision)
     device = device_of(where, memory)
     config = model_config(model)
+    options = with_llm(config, where, options, llm, tp)
     plan = make_plan(config, where, device, options)
     advice = advise(config, where, device, options)
     notes = notes_of(config, where, options)
@@ -68,6 +73,21 @@ def command(
         return
     for line in [*table(model, plan), *verdict(plan, advice, where), *(f"note: {note}" for note in notes)]:
         echo(line)
+
+
+def with_llm(config: StormConfig, where: Target, options: PlanOptions, llm: str | None, tp: int) -> PlanOptions:
+    """The options with a runner of the language model and its GPUs; raises TargetError, UsageError."""
+    from dataclasses import replace
+
+    from storm_edge.export.build.tensorrt_llm.ranks import check_tensor_parallel
+    from storm_edge.runtime.errors import UsageError
+
+    if llm is None or llm == where.llm_runners[0]:
+        if tp > 1:
+            raise UsageError(f"--tp {tp} is for runners that share a model among GPUs: add --llm tensorrt-llm.")
+        return options
+    check_tensor_parallel(config.llm, tp)
+    return replace(options, llm=llm, tp=tp)
 
 
 def model_config(model: str) -> StormConfig:
@@ -95,7 +115,8 @@ def table(model: str, plan: Plan) -> list[str]:
     device = plan.device.name if plan.device else plan.target
     lines = [
         f"{model} on {device}: {options.frames} frames, vision and temporal {options.precision},"
-        f" language model {options.llm_precision}",
+        f" language model {options.llm_precision}"
+        + (f" by {options.llm} on {options.tp} GPU{'s' * (options.tp > 1)}" if options.llm else ""),
         f"the scan sees {plan.scan_tokens:,} tokens, the language model {plan.visual_tokens:,} of them;"
         f" KV cache for {plan.cache_length:,} positions of {plan.context:,}",
         "",
@@ -136,7 +157,9 @@ def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
     else:
         lines.append("no times: the arithmetic rate of this target is not published as one figure")
     if plan.fits and RUNNERS[where.runner].compiles:
-        lines.append(f"build with --max-frames {plan.options.frames} --max-length {plan.cache_length}")
+        tp = f" --tp {plan.options.tp}" if plan.options.tp > 1 else ""
+        rest = f"--llm {plan.options.llm}{tp}" if plan.options.llm else f"--max-length {plan.cache_length}"
+        lines.append(f"build with --max-frames {plan.options.frames} {rest}")
     return lines
 
 
@@ -159,11 +182,12 @@ def notes_of(config: StormConfig, where: Target, options: PlanOptions) -> list[s
     from storm_edge.runtime.plan.memory import unfused_attention
 
     notes = []
+    llm_status = where.chosen_status(options.llm) if options.llm else where.llm_status
     missing = [
         f"{option} {precision}"
         for option, precision, status in (
             ("--precision", options.precision, where.status),
-            ("--llm-precision", options.llm_precision, where.llm_status),
+            ("--llm-precision", options.llm_precision, llm_status),
         )
         if precision not in status
     ]
@@ -178,6 +202,8 @@ def notes_of(config: StormConfig, where: Target, options: PlanOptions) -> list[s
             f"on {old[0].name} vision may take {more:.1f} GiB more: whether TensorRT {old[0].tensorrt} fuses its"
             " attention is unknown"
         )
+    if options.tp > 1:
+        notes.append("memory and times are those of the first GPU, without what the GPUs tell each other")
     if where.devices:
         notes.append("expected times assume the share of the peak that the paper's A100 reached; see docs/plan.md")
     return notes

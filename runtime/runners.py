@@ -7,6 +7,7 @@ model, and one that builds its engines. Functions are named, not imported: a mac
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,14 +18,16 @@ from pydantic import AfterValidator
 class Runner:
     """One way of running stages.
 
-    `package` is the module it needs, in a version from `oldest` on, and `extra` what installs it; `device` is the
-    memory its tensors live in, and stages of the same memory are opened with the same `sessions.device.Device`;
-    `compiles` tells engines of its own from ONNX graphs that it reads, and `for_absent_gpus` engines for a compute
-    capability from those for the GPU that the builder times its kernels on.
+    `package` is the module it needs, in a version from `oldest` on and before `past`, and `extra` what installs it;
+    `device` is the memory its tensors live in, and stages of the same memory are opened with the same
+    `sessions.device.Device`; `compiles` tells engines of its own from ONNX graphs that it reads, and `for_absent_gpus`
+    engines for a compute capability from those for the GPU that the builder times its kernels on.
     session     module:function (bundle, record, stage, device, threads) -> Session; "" where it runs language models
                 alone
     generator   module:function (bundle, record, device, threads) -> Generator
     builder     module:function (bundle, goal, progress) -> EngineRecord; "" where this version has none
+    language    module that makes a language model's files where it takes no graph (see export/build/language.py);
+                "" where the builder makes the decoder's graph beside the others
     """
 
     words: str
@@ -37,6 +40,18 @@ class Runner:
     session: str
     generator: str
     builder: str
+    past: str = ""
+    language: str = ""
+
+    def takes(self, version: str) -> bool:
+        """Whether engines are written for a version of the package: "1.2.1" for one."""
+        return line_of(self.oldest) <= line_of(version) and (not self.past or line_of(version) < line_of(self.past))
+
+
+def line_of(version: str) -> tuple[int, int]:
+    """ "1.2.1" -> (1, 2), nothing -> (0, 0)."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 RUNNERS: dict[str, Runner] = {
@@ -87,6 +102,20 @@ RUNNERS: dict[str, Runner] = {
         session="storm_edge.runtime.sessions.tensorrt:open_session",
         generator="storm_edge.runtime.llm.tensorrt:open_generator",
         builder="storm_edge.export.build.tensorrt.build:build_tensorrt",
+    ),
+    "tensorrt-llm": Runner(
+        words="TensorRT-LLM",
+        package="tensorrt_llm",
+        oldest="1.2",
+        past="1.3",  # whose engines are gone
+        extra="tensorrt-llm",
+        device="cpu",  # from where its Executor takes the rows of a prompt
+        compiles=True,
+        for_absent_gpus=False,
+        session="",
+        generator="storm_edge.runtime.llm.tensorrt_llm:open_generator",
+        builder="",
+        language="storm_edge.export.build.tensorrt_llm.build",
     ),
 }
 

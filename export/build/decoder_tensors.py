@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from storm_edge.export.build.prepare import Step
 from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader, load_model
+from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.tensors import values
 from storm_edge.runtime.bundle.manifest import Bundle
 
@@ -22,8 +22,8 @@ class DecoderTensors:
     def __init__(self, bundle: Bundle, steps: list[Step]) -> None:
         loaded = load_model(bundle.graph("decoder"))
         readers: dict[str, Reader] = dict(loaded.tensors)
-        for _, apply in steps:
-            apply(loaded.model, readers)
+        for step in steps:
+            step.apply(loaded.model, readers)
         self._readers = readers
         self._tensors: dict[str, onnx.TensorProto] = {t.name: t for t in loaded.model.graph.initializer}
 

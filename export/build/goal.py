@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from storm_edge.export.build.language_goal import judge_language
 from storm_edge.export.build.options import BuildOptions, flag
 from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.export.build.tensorrt.versions import FIRST_DECODER, NEWEST, RTX_AS, Version, parse_version
+from storm_edge.export.build.tensorrt.versions import NEWEST, RTX_AS, Version, parse_version
 from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme, calibration_of, find_awq
 from storm_edge.runtime.bundle.engine import SIMULATED, ProfileShapes, engine_name
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import TargetError, UsageError
-from storm_edge.runtime.machine.hardware import Release
 from storm_edge.runtime.machine.packages import installed_tensorrt
 from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision, check_sms
 from storm_edge.runtime.machine.probe import Machine
@@ -26,7 +26,12 @@ from storm_edge.runtime.runners import RUNNERS
 
 _SHAPES = ("min_shapes", "opt_shapes", "max_shapes")
 # Fields of BuildOptions that only a builder of a runner that compiles reads.
-_COMPILED = ("prepare_only", "tensorrt", "sms", "stages", "max_frames", "max_length", "workspace_gib", *_SHAPES)
+_COMPILED = (
+    *("prepare_only", "llm", "tp", "tensorrt", "sms", "stages", "max_frames", "max_length", "workspace_gib"),
+    *_SHAPES,
+)
+# What the device is told again, because what was prepared depends on it.
+_REPEATED = ("llm", "tp", "stages", "max_frames", "max_length", "int4_block", "calibration", *_SHAPES)
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,20 @@ class Goal:
     @property
     def name(self) -> str:
         """The engine's folder."""
-        name = engine_name(self.where.name, self.precision, self.llm_precision)
+        chosen = self.llm_runner if RUNNERS[self.llm_runner].language else ""
+        name = engine_name(self.where.name, self.precision, self.llm_precision, chosen, self.options.tp)
         return name + SIMULATED if self.options.simulate else name
 
     @property
     def runners(self) -> dict[Stage, str]:
         """What runs each stage that is built."""
         return {stage: self.llm_runner if stage == "decoder" else self.runner for stage in self.options.stages}
+
+    @property
+    def graphs(self) -> tuple[Stage, ...]:
+        """The stages that are built from a graph: all, but a language model whose runner takes none."""
+        without = ("decoder",) if RUNNERS[self.llm_runner].language else ()
+        return tuple(stage for stage in self.options.stages if stage not in without)
 
     @property
     def calibrated_by(self) -> str:
@@ -108,15 +120,9 @@ def _compiled(bundle: Bundle, where: Target, options: BuildOptions, machine: Mac
     smallest = min(sms, default=None)
     precision = check_precision(where, options.precision, smallest)
     version = _version(where, options, present is not None)
-    # A TensorRT too old for the language model leaves it to ONNX Runtime, where the target has that.
-    too_old = parse_version(version) < FIRST_DECODER and "decoder" in options.stages
-    release = next((r for r in where.releases if not r.llm_tensorrt), None) if too_old else None
-    llm_precision = check_llm_precision(where, options.llm_precision, release, smallest)
-    llm_runner = _llm_runner(where, release)
-    _require_length(bundle, options)
-    if "decoder" in options.stages:
-        _require_runs(bundle, llm_runner, version)
-    return Goal(
+    here = machine if present and not options.prepare_only else None
+    llm_runner, llm_precision = judge_language(bundle, where, options, version, smallest, here)
+    goal = Goal(
         where,
         options,
         machine,
@@ -127,8 +133,8 @@ def _compiled(bundle: Bundle, where: Target, options: BuildOptions, machine: Mac
         _calibration(bundle, where, precision, llm_precision, options),
         version,
         sms,
-        profiles(bundle, options),
     )
+    return replace(goal, profiles=profiles(bundle, replace(options, stages=goal.graphs)))
 
 
 def _refuse_idle(where: Target, options: BuildOptions) -> None:
@@ -164,36 +170,6 @@ def _version(where: Target, options: BuildOptions, present: bool) -> str:
     return version
 
 
-def _llm_runner(where: Target, release: Release | None) -> str:
-    """What runs the language model: the target's usual runner, or its last on a `release` without that."""
-    return where.llm_runners[-1] if release else where.llm_runners[0]
-
-
-def _require_length(bundle: Bundle, options: BuildOptions) -> None:
-    """Raise TargetError for a KV cache of more tokens than the model was made for."""
-    most, length = bundle.config.llm.max_position_embeddings, options.max_length
-    if length is not None and not 1 <= length <= most:
-        raise TargetError(f"--max-length {length} is outside what the model was made for: give 1 to {most}.")
-
-
-def _require_runs(bundle: Bundle, llm_runner: str, version: str) -> None:
-    """Raise TargetError where a runner beside a TensorRT of `version` cannot run this language model."""
-    instead = "build the rest alone with --stages vision,temporal"
-    head = bundle.config.llm.head_dim
-    if RUNNERS[llm_runner].compiles:
-        if parse_version(version) < FIRST_DECODER:
-            raise TargetError(
-                f"TensorRT {'.'.join(map(str, parse_version(version)))} cannot run the language model (its operators"
-                " start at 10.15): take TensorRT 10.15 or newer (--tensorrt 10.16 prepares for it elsewhere), or"
-                f" {instead}."
-            )
-    elif head % 16:
-        raise TargetError(
-            f"the language model's heads have {head} channels, and ONNX Runtime's fused attention, which runs it here,"
-            f" takes multiples of 16: {instead}."
-        )
-
-
 def _calibration(
     bundle: Bundle, where: Target, precision: str, llm_precision: str, options: BuildOptions
 ) -> Calibration | None:
@@ -225,7 +201,7 @@ def device_command(bundle: Bundle, target: str, precision: str, llm_precision: s
     """The command that builds the same engine from the same prepared graphs on the device."""
     words = [f"storm build {shlex.quote(str(bundle.root))} --target {target} --precision {precision}"]
     words.append(f"--llm-precision {llm_precision}")
-    for name in ("stages", "max_frames", "max_length", "int4_block", "calibration", *_SHAPES, "workspace_gib"):
+    for name in (*_REPEATED, "workspace_gib"):
         value = getattr(options, name)
         if value != getattr(BuildOptions, name):
             words.append(f"{flag(name)} {_text(name, value)}")

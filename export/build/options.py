@@ -18,11 +18,14 @@ class BuildOptions:
     `calibration` the ranges for int8 and fp8, `workspace_gib` the builder's scratch memory; `min_shapes`, `opt_shapes`
     and `max_shapes` replace those of the optimization profiles by input name. `simulate` makes an engine for this CPU
     that computes what the target's integers stand for. With `trust_engines` one that somebody else compiled counts.
+    `llm` is the runner of the language model where it is not the target's own, `tp` how many GPUs share it.
     `given` are the flags on the command line, "--max-frames" for one: they may say what is the default anyway.
     """
 
     precision: str | None = None
     llm_precision: str | None = None
+    llm: str | None = None
+    tp: int = 1
     tensorrt: str | None = None
     sms: tuple[int, ...] = ()
     stages: tuple[Stage, ...] = STAGES

@@ -5,16 +5,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-import onnx
-
-from storm_edge.export.graph_file import Reader, load_model, save_model
+from storm_edge.export.build.goal import Goal
+from storm_edge.export.build.steps import steps_for
+from storm_edge.export.graph_file import load_model, save_model
+from storm_edge.export.passes.step import Step
 from storm_edge.runtime.bundle.door import is_file
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec, Stage, describe_file
 from storm_edge.runtime.bundle.publish import publish_files
 
-Pass = Callable[[onnx.ModelProto, dict[str, Reader]], None]
-# A pass with the words that identify it: they change whenever it, or its arguments, do.
-Step = tuple[str, Pass]
+
+def prepare(
+    bundle: Bundle, goal: Goal, progress: Callable[[Stage], None] = lambda _: None
+) -> tuple[dict[Stage, str], dict[str, FileSpec]]:
+    """Prepare the graphs of the stages of an engine; returns their paths in the bundle and the files that were made.
+
+    Raises TargetError, or BuildError, where a graph turns out not to take a pass.
+    """
+    graphs: dict[Stage, str] = {}
+    files: dict[str, FileSpec] = {}
+    for stage in goal.graphs:
+        progress(stage)
+        graphs[stage], made = prepared_graph(bundle, stage, goal.name, steps_for(bundle, goal, stage))
+        files |= made
+    return graphs, files
 
 
 def prepared_graph(bundle: Bundle, stage: Stage, engine: str, steps: Sequence[Step]) -> tuple[str, dict[str, FileSpec]]:
@@ -27,14 +40,14 @@ def prepared_graph(bundle: Bundle, stage: Stage, engine: str, steps: Sequence[St
     if not steps:
         return spec.file, {}
     made_of = [bundle.manifest.files[name].sha256 for name in (spec.file, spec.data) if name]
-    key = hashlib.sha256("\n".join([*made_of, *(words for words, _ in steps)]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([*made_of, *(step.words for step in steps)]).encode()).hexdigest()[:12]
     stem = f"{engine}.{key}.{stage}"
     names = [f"{stem}.onnx", f"{stem}.data"]
     if not is_file(bundle.root, f"graphs/{names[0]}"):
         loaded = load_model(bundle.graph(stage))
         readers = dict(loaded.tensors)
-        for _, apply in steps:
-            apply(loaded.model, readers)
+        for step in steps:
+            step.apply(loaded.model, readers)
         with publish_files(bundle.root, "graphs") as folder:
             save_model(loaded.model, folder / names[0], names[1], readers)
     made = {f"graphs/{name}" for name in names if is_file(bundle.root, f"graphs/{name}")}

@@ -15,8 +15,12 @@ from onnx import TensorProto, helper
 from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.int4_blocks import Bits, block_integers, block_scales
+from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.tensors import values
+from storm_edge.runtime.errors import TargetError
 
+# Kept out of int4: logits decide between tokens whose scores nearly tie.
+INT4_KEPT = frozenset({"lm_head.weight", "model.embed_tokens.weight"})
 _STORED: dict[Bits, tuple[int, type]] = {4: (TensorProto.INT4, ml_dtypes.int4), 8: (TensorProto.INT8, np.int8)}
 
 
@@ -52,6 +56,25 @@ def block_weights(
     del graph.node[:]
     graph.node.extend(nodes)
     return done
+
+
+def int4_step(block: int) -> Step:
+    """The pass for TensorRT, which takes full blocks alone; raises TargetError where no layer has them."""
+
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        if not block_weights(model, readers, 4, block, keep=INT4_KEPT):
+            raise TargetError(f"no layer's inputs are a multiple of {block}: choose a smaller --int4-block.")
+
+    return Step("int4", 2, apply, str(block))
+
+
+def blocks_step(bits: Bits, block: int) -> Step:
+    """The pass for ONNX Runtime, whose form of the numbers nbits_weights makes."""
+
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        block_weights(model, readers, bits, block, in_8=INT4_KEPT, partial=True)
+
+    return Step("blocks", 1, apply, f"{bits} {block}")
 
 
 def _quantize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from storm_edge.export.passes.step import Step
+
 
 def drop_softmax_precision(model: onnx.ModelProto) -> None:
     """Remove the attribute from every Attention node, in place."""
@@ -12,3 +14,8 @@ def drop_softmax_precision(model: onnx.ModelProto) -> None:
             kept = [a for a in node.attribute if a.name != "softmax_precision"]
             del node.attribute[:]
             node.attribute.extend(kept)
+
+
+def drop_softmax_precision_step() -> Step:
+    """The pass for a build."""
+    return Step("drop softmax precision", 1, lambda model, _: drop_softmax_precision(model))

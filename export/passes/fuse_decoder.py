@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from storm_edge.export.passes.step import Step
 from storm_edge.export.rotary import inverse_frequencies
 from storm_edge.runtime.config.schema import LanguageConfig
 
@@ -47,6 +48,11 @@ def fuse_decoder(model: onnx.ModelProto, config: LanguageConfig, length: int) ->
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     model.ir_version = min(model.ir_version, IR_VERSION)
+
+
+def fuse_decoder_step(config: LanguageConfig, length: int) -> Step:
+    """The pass for a build."""
+    return Step("fuse decoder", 1, lambda model, _: fuse_decoder(model, config, length), str(length))
 
 
 def _lengths(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

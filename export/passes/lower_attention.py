@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from storm_edge.export.passes.step import Step
+
 OPSET, IR_VERSION = 20, 10  # the newest that TensorRT 10.3 parses
 
 
@@ -27,6 +29,11 @@ def lower_attention(model: onnx.ModelProto) -> None:
         if entry.domain == "":
             entry.version = min(entry.version, OPSET)
     model.ir_version = min(model.ir_version, IR_VERSION)
+
+
+def lower_attention_step() -> Step:
+    """The pass for a build."""
+    return Step("lower attention", 1, lambda model, _: lower_attention(model))
 
 
 def _lowered(node: onnx.NodeProto, kinds: dict[str, int], graph: onnx.GraphProto) -> list[onnx.NodeProto]:

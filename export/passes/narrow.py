@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from storm_edge.export.graph_file import Reader
+from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.tensors import FLOATS, retype
 from storm_edge.plugins.causal_conv1d import op as causal_conv1d
 from storm_edge.plugins.selective_scan import op as selective_scan
@@ -36,6 +37,11 @@ def narrow(model: onnx.ModelProto, readers: dict[str, Reader], dtype: DType) -> 
     Raises UsageError where a weight does not fit into fp16.
     """
     _Narrower(model, readers, dtype).run()
+
+
+def narrow_step(dtype: DType) -> Step:
+    """The pass for a build."""
+    return Step("narrow", 1, lambda model, readers: narrow(model, readers, dtype), dtype)
 
 
 class _Narrower:

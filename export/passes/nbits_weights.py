@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.int4_blocks import Bits
+from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.tensors import values
 
 DOMAIN = "com.microsoft"
@@ -48,6 +49,11 @@ def nbits_weights(model: onnx.ModelProto, readers: dict[str, Reader]) -> list[st
     graph.node.extend(nodes)
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return [name.removesuffix(".dequantized") for name in packed]
+
+
+def nbits_weights_step() -> Step:
+    """The pass for a build."""
+    return Step("nbits", 4, nbits_weights)
 
 
 def _pack(

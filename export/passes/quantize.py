@@ -20,9 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
+from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.tensors import values
 from storm_edge.plugins.selective_scan import op as selective_scan
-from storm_edge.runtime.bundle.calibration import Range, Scheme
+from storm_edge.runtime.bundle.calibration import Calibration, Range, Scheme
+from storm_edge.runtime.bundle.manifest import Stage
+from storm_edge.runtime.errors import BuildError
 
 _E4M3_LARGEST = 448.0
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -107,6 +110,20 @@ def quantize(
     graph.node.extend(nodes)
     _drop_unused(graph, readers, {layers[name].weight for name in chosen})
     return [layer for layer in layers if layer in chosen]
+
+
+def quantize_step(calibration: Calibration, stage: Stage, scheme: Scheme) -> Step:
+    """The pass for a build: a stage's layers that a calibration chose; raises BuildError where they are not there."""
+
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        try:
+            quantize(model, readers, calibration.ranges[stage], calibration.chosen(stage, scheme), scheme)
+        except ValueError as e:
+            raise BuildError(
+                f"calibration {calibration.name}: {e}: correct its layers.json or repeat `storm calibrate`."
+            ) from e
+
+    return Step("quantize", 1, apply, f"{scheme} {calibration.sha256}")
 
 
 def _activation(graph: onnx.GraphProto, name: str, span: Range, scheme: Scheme, kind: int) -> Iterator[onnx.NodeProto]:

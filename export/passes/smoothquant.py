@@ -17,7 +17,11 @@ from onnx import TensorProto, helper
 from storm_edge.export.checkpoint.weights import Array
 from storm_edge.export.graph_file import Reader
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers
+from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.tensors import values
+from storm_edge.runtime.bundle.calibration import Calibration
+from storm_edge.runtime.bundle.manifest import Stage
+from storm_edge.runtime.errors import BuildError
 
 _NORMS = ("LayerNormalization", "RMSNormalization")
 
@@ -86,6 +90,20 @@ def smoothquant(model: onnx.ModelProto, readers: dict[str, Reader], scales: Mapp
             _multiply(graph, source, place, readers, 1 / scale)
         for layer in group.layers:
             _multiply(graph, nodes[layer.node], 1, readers, scale[:, None])
+
+
+def smoothquant_steps(calibration: Calibration | None, stage: Stage) -> list[Step]:
+    """The pass for a build, by a calibration's scales of a stage; none where it has none. Raises BuildError."""
+    if calibration is None or not calibration.scales[stage]:
+        return []
+
+    def apply(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
+        try:
+            smoothquant(model, readers, calibration.scales[stage])
+        except ValueError as e:
+            raise BuildError(f"calibration {calibration.name}: {e}: repeat `storm calibrate`.") from e
+
+    return [Step("smooth", 1, apply, calibration.sha256)]
 
 
 def _multiply(

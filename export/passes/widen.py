@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto
 
 from storm_edge.export.graph_file import Reader
+from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.tensors import HALVES, retype
 
 
@@ -27,3 +28,8 @@ def widen(model: onnx.ModelProto, readers: dict[str, Reader]) -> None:
                 attribute.i = TensorProto.FLOAT
             elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in HALVES:
                 retype(attribute.t, {}, "float32")
+
+
+def widen_step() -> Step:
+    """The pass for a build."""
+    return Step("widen", 1, widen)

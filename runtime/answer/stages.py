@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.engine import EngineRecord, build_again
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import Generator
@@ -39,7 +39,7 @@ class Stages:
         missing = [stage for stage in STAGES if stage not in record.graphs]
         if missing or record.state != "built":
             what = f"has no {' and no '.join(missing)}" if missing else f"is only {record.state}"
-            raise EngineError(f"engine {record.name} {what}: `storm build {bundle.root} --target {record.target}`.")
+            raise EngineError(f"engine {record.name} {what}: `{build_again(bundle, record)}`.")
         runners = {stage: RUNNERS[record.runners[stage]] for stage in STAGES}
         for stage in ("vision", "temporal"):
             if not runners[stage].session:

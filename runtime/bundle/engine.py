@@ -1,7 +1,8 @@
 """Engines: what a build made of a bundle for one target, and which of them to use.
 
 `engines/<name>/engine.json` says what the engine is made of and how it was verified. The name is
-target-precision, with the language model's precision added where it differs: `cpu-fp32`, `cpu-int8-llm-int4`.
+target-precision, with the language model's precision added where it differs: `cpu-fp32`, `cpu-int8-llm-int4`. One that
+another runner than the target's own runs is named by it too, and by its GPUs: `h100-fp16-tensorrt-llm-bf16-tp2`.
 """
 
 from __future__ import annotations
@@ -103,10 +104,12 @@ class EngineRecord(BaseModel):
     verification: list[CheckResult]
     unchecked: dict[Stage, str] = {}  # of prepared graphs: those that could not be run where they were made, and why
     calibration: str = ""  # of int8 and fp8: the name and hash of the ranges and layers
+    notes: list[str] = []  # what who built it should know
     simulated: bool = False  # ONNX Runtime runs the quantized graphs of another engine as they are written
     # Of engines that were compiled: what of and for, and what that took.
     sms: list[int] = []
     max_length: int | None = None  # tokens of the KV cache, where fewer than the model's
+    tp: int = 1  # GPUs that share the language model
     key: str = ""
     prepared_key: str = ""
     seal: str = ""  # see trust.py
@@ -117,9 +120,18 @@ class EngineRecord(BaseModel):
     peak_memory_bytes: int = 0
 
 
-def engine_name(target: str, precision: str, llm_precision: str) -> str:
-    """The folder name of an engine."""
+def engine_name(target: str, precision: str, llm_precision: str, chosen: str = "", tp: int = 1) -> str:
+    """The folder name of an engine; `chosen` is the language model's runner where it is not the target's own."""
+    if chosen:
+        return f"{target}-{precision}-{chosen}-{llm_precision}" + (f"-tp{tp}" if tp > 1 else "")
     return f"{target}-{precision}" + (f"-llm-{llm_precision}" if llm_precision != precision else "")
+
+
+def build_again(bundle: Bundle, record: EngineRecord) -> str:
+    """The command that builds an engine like this one."""
+    runner = record.runners.get("decoder", "")
+    llm = f" --llm {runner}" if runner and RUNNERS[runner].language else ""
+    return f"storm build {bundle.root} --target {record.target}{llm}" + (f" --tp {record.tp}" if record.tp > 1 else "")
 
 
 def read_engine(bundle: Bundle, name: str) -> EngineRecord:
@@ -151,7 +163,8 @@ def read_engine(bundle: Bundle, name: str) -> EngineRecord:
         raise EngineError(f"{path} names {foreign[0][:120]!r}, which is none of its own files: {again}.")
     if set(record.runners) != set(record.graphs):
         raise EngineError(f"{path} does not say what runs each of its stages: {again}.")
-    if any(RUNNERS[r].compiles for r in record.runners.values()) and "tensorrt" not in record.versions:
+    compiled = [r for r in record.runners.values() if RUNNERS[r].compiles and not RUNNERS[r].language]
+    if compiled and "tensorrt" not in record.versions:
         raise EngineError(f"{path} does not say which TensorRT built it: {again}.")
     for file, spec in record.files.items():
         try:
@@ -179,11 +192,16 @@ def check_engine_once(bundle: Bundle, record: EngineRecord, progress: Callable[[
 
 
 def _damaged(bundle: Bundle, record: EngineRecord, file: str) -> EngineError:
-    return EngineError(f"{bundle.root / file} is damaged: repeat `storm build {bundle.root} --target {record.target}`.")
+    return EngineError(f"{bundle.root / file} is damaged: repeat `{build_again(bundle, record)}`.")
 
 
 def engine_graph(bundle: Bundle, record: EngineRecord, stage: Stage) -> Path:
     """The path of an ONNX graph of an engine, after it was checked against the contract; raises EngineError."""
+    if RUNNERS[record.runners[stage]].language:
+        words = RUNNERS[record.runners[stage]].words
+        raise EngineError(
+            f"{record.name} has no graph of {stage}, {words} takes files of its own: choose another stage."
+        )
     name = record.graphs[stage]
     if name == bundle.manifest.graphs[stage].file:
         return bundle.graph(stage)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from storm_edge.runtime.bundle.engine import EngineRecord, built_at, engine_names, read_engine
+from storm_edge.runtime.bundle.engine import EngineRecord, build_again, built_at, engine_names, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.errors import EngineError, StormError
@@ -38,8 +38,8 @@ def require_ours(bundle: Bundle, record: EngineRecord, trust: bool = False) -> E
     if trust or is_ours(record):
         return record
     raise EngineError(
-        f"engine {record.name} of {bundle.root} was not built by you on this machine: build it again with `storm build"
-        f" {bundle.root} --target {record.target}`, or add --trust-engines if you know who built it."
+        f"engine {record.name} of {bundle.root} was not built by you on this machine: build it again with"
+        f" `{build_again(bundle, record)}`, or add --trust-engines if you know who built it."
     )
 
 

@@ -20,17 +20,26 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, UsageError
-from storm_edge.runtime.llm.base import Finish, Float32Array
+from storm_edge.runtime.llm.base import Finish, Float32Array, Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual
-from storm_edge.runtime.llm.tensorrt_llm_limits import EngineLimits
+from storm_edge.runtime.llm.tensorrt_llm_engine import EngineLimits, engine_folder
 from storm_edge.runtime.llm.tensorrt_llm_package import executor_bindings, worker_program
 from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 
 _POLL = timedelta(milliseconds=200)  # between looks at whether the user has pressed Ctrl-C
 _MEMORY_SHARE = 0.9  # of the GPU memory that weights leave, for the cache
+
+
+def open_generator(bundle: Bundle, record: EngineRecord, device: Device, threads: int | None) -> Generator:
+    """The language model of an engine; raises EngineError where the engine is not for this machine or not whole."""
+    folder = engine_folder(bundle, record)
+    embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
+    return TensorRtLlmGenerator(folder, embedding, bundle.sha256)
 
 
 class TensorRtLlmGenerator:

@@ -13,6 +13,7 @@ from storm_edge.runtime.machine.native import OPERATORS, native_forms
 from storm_edge.runtime.machine.packages import import_onnxruntime, installed_tensorrt
 from storm_edge.runtime.machine.probe import Machine, probe
 from storm_edge.runtime.machine.targets import TARGETS
+from storm_edge.runtime.runners import RUNNERS
 
 _PACKAGES = (
     "storm-edge",
@@ -41,7 +42,7 @@ def examine() -> dict[str, dict[str, str]]:
             "memory": _memory(machine),
         },
         "gpu": gpu_facts(machine),
-        "engines": {"ONNX Runtime": _providers(), "TensorRT": _tensorrt(machine)},
+        "engines": {"ONNX Runtime": _providers(), "TensorRT": _tensorrt(machine)} | _language_runners(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "operators": operator_facts(),
         "targets": target_facts(machine),
@@ -107,6 +108,17 @@ def _tensorrt(machine: Machine) -> str:
         found.append(f"libnvinfer {machine.libnvinfer}")
     hint = "; a virtual environment on a Jetson sees JetPack's with --system-site-packages" if machine.board else ""
     return ", ".join(found) or f"not installed{hint}"
+
+
+def _language_runners() -> dict[str, str]:
+    """What runs language models alone here, and whether engines are written for its version."""
+    facts = {}
+    for runner in RUNNERS.values():
+        if runner.language:
+            version = _installed(runner.package)
+            other = f": engines are for {runner.oldest} up to {runner.past}" if not runner.takes(version or "") else ""
+            facts[runner.words] = f"{version}{other}" if version else "not installed (`--llm` on a data-center GPU)"
+    return facts
 
 
 def _installed(package: str) -> str | None:

@@ -33,6 +33,29 @@ def check_llm_precision(
     return _built(where, precision, where.llm_status, "--llm-precision")
 
 
+def require_choice(where: Target, runner: str) -> None:
+    """Raise TargetError for a runner of the language model that a target has not, UsageError for what is no runner."""
+    if runner not in where.llm_choices:
+        can = " or ".join((where.llm_runners[0], *where.llm_choices))
+        known = runner in RUNNERS
+        raise (TargetError if known else UsageError)(f"{where.name} has no --llm {runner}: choose {can}.")
+
+
+def check_chosen_llm(where: Target, runner: str, precision: str | None) -> str:
+    """The language model's precision on a runner of `where.llm_choices`; None takes the runner's default.
+
+    Raises TargetError or UsageError as `check_precision` does, and as `require_choice`.
+    """
+    require_choice(where, runner)
+    status = where.chosen_status(runner)
+    if precision is None or precision in status:
+        return precision or next(iter(status))
+    reason = f"{RUNNERS[runner].words} runs no language model in {precision}"
+    if precision not in PRECISIONS or _lacks_fp8(precision, where.sm):
+        reason = _reason(where, precision, where.sm, llm=True)
+    raise _kind(precision)(f"{reason}: {_use(list(status), status, precision, '--llm-precision')}.")
+
+
 def check_sms(where: Target, sms: tuple[int, ...]) -> None:
     """Raise TargetError where `where` is not compiled for other GPUs than the one present, or not for these."""
     if sms and not RUNNERS[where.runner].for_absent_gpus:

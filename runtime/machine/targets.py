@@ -36,6 +36,11 @@ LLM_BUILDS: dict[str, dict[str, str]] = {
     "thor": {"bf16": "written", "int4": "written", "fp8": "written"},
 }
 
+# The same for runners of the language model that `--llm` names, on every target that lists them.
+CHOSEN_BUILDS: dict[str, dict[str, str]] = {
+    "tensorrt-llm": dict.fromkeys(("bf16", "fp16", "fp8", "int8", "int4"), "written"),
+}
+
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
 FIRST_FP8_SM = 89
 
@@ -46,7 +51,7 @@ class Target:
 
     `sms` are the compute capabilities x 10 that an engine can be built for (none: any, or no GPU). `precisions` are the
     vision tower's and temporal encoder's, `llm_precisions` the language model's; `runner` runs the former, one of
-    `llm_runners` the latter. `devices` go from small to large,
+    `llm_runners` the latter, or one of `llm_choices` where it is asked for. `devices` go from small to large,
     `releases` from old to new. `integrated`: processor and GPU share one memory.
     """
 
@@ -58,6 +63,7 @@ class Target:
     llm_precisions: tuple[str, ...]
     sms: tuple[int, ...] = ()
     integrated: bool = False
+    llm_choices: tuple[str, ...] = ()
 
     @property
     def sm(self) -> int | None:
@@ -77,7 +83,7 @@ class Target:
     @property
     def runners(self) -> tuple[str, ...]:
         """Every runner that an engine for this target may need."""
-        return tuple(dict.fromkeys((self.runner, *self.llm_runners)))
+        return tuple(dict.fromkeys((self.runner, *self.llm_runners, *self.llm_choices)))
 
     @property
     def status(self) -> dict[str, str]:
@@ -88,6 +94,11 @@ class Target:
     def llm_status(self) -> dict[str, str]:
         """Precision -> how far this version has come with it, for the language model."""
         return LLM_BUILDS.get(self.name, {})
+
+    def chosen_status(self, runner: str) -> dict[str, str]:
+        """Precision -> how far this version has come with it, for the language model on one of `llm_choices`."""
+        fp8 = all(sm >= FIRST_FP8_SM for sm in self.sms)
+        return {p: words for p, words in CHOSEN_BUILDS[runner].items() if fp8 or p != "fp8"}
 
     @property
     def default_precision(self) -> str | None:
@@ -103,7 +114,8 @@ class Target:
 def _data_center(name: str, hardware: str, sm: int) -> Target:
     fp8 = ("fp8",) if sm >= FIRST_FP8_SM else ()
     half = ("fp16", "bf16", "int8", *fp8)
-    return Target(name, hardware, "tensorrt", ("tensorrt",), half, ("bf16", "fp16", "int4", *fp8), (sm,))
+    llm = ("bf16", "fp16", "int4", *fp8)
+    return Target(name, hardware, "tensorrt", ("tensorrt",), half, llm, (sm,), llm_choices=("tensorrt-llm",))
 
 
 TARGETS: dict[str, Target] = {

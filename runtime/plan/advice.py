@@ -72,8 +72,9 @@ def _most(
 
 def _changes(config: StormConfig, where: Target, options: PlanOptions) -> Iterator[_Change]:
     """Single changes, mildest first; of one field the strongest last."""
+    chosen = where.chosen_status(options.llm) if options.llm else None
     for field, flag, choices, built in (
-        ("llm_precision", "--llm-precision", where.llm_precisions, where.llm_status),
+        ("llm_precision", "--llm-precision", tuple(chosen or where.llm_precisions), chosen or where.llm_status),
         ("precision", "--precision", where.precisions, where.status),
     ):
         now = WEIGHT_BYTES[getattr(options, field)]

@@ -46,6 +46,11 @@ def llm_weights(config: StormConfig, precision: str) -> float:
     return _weights(llm_linears(config), (2 * m.num_hidden_layers + 1) * m.hidden_size, precision)
 
 
+def embedding(config: StormConfig) -> float:
+    """The embedding table in 16 bits, which runners with a loop of their own hold on every GPU."""
+    return 2.0 * config.llm.vocab_size * config.llm.hidden_size
+
+
 def _weights(linears: list[Linear], rest: int, precision: str) -> float:
     rest += sum(x.biases for x in linears)
     return sum(linear_bytes(x, precision) for x in linears) + rest * activation_bytes(precision)
@@ -74,10 +79,12 @@ def temporal_activations(config: StormConfig, frames: int, precision: str) -> fl
     return float(tokens * layer * act) + clip_bytes(config, frames, precision)
 
 
-def prefill_activations(config: StormConfig, tokens: int, length: int, precision: str) -> float:
+def prefill_activations(
+    config: StormConfig, tokens: int, length: int, precision: str, most: int = PREFILL_CHUNK
+) -> float:
     """A layer's tensors over one chunk, the mask over the cache, the prompt's embeddings, the logits."""
     m, act = config.llm, activation_bytes(precision)
-    chunk = min(PREFILL_CHUNK, tokens)
+    chunk = min(most, tokens)
     layer = 3 * m.hidden_size + max(2 * m.intermediate_size, 2 * m.num_attention_heads * m.head_dim)
     return float(chunk * layer * act + chunk * length + tokens * m.hidden_size * act + m.vocab_size * 4)
 

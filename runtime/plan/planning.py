@@ -6,13 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.config.sizes import PAGED_CHUNK
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Device
-from storm_edge.runtime.machine.precisions import require_capable, require_llm_capable
+from storm_edge.runtime.machine.precisions import check_chosen_llm, require_capable, require_llm_capable
 from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.plan import memory
 from storm_edge.runtime.plan.times import efficiencies, floor_seconds
-from storm_edge.runtime.plan.work import Work, decode_work, kv_bytes, prefill_work, temporal_work, vision_work
+from storm_edge.runtime.plan.work import (
+    PREFILL_CHUNK,
+    Work,
+    decode_work,
+    kv_bytes,
+    prefill_work,
+    temporal_work,
+    vision_work,
+)
 
 GIB = 2**30
 TEXT_TOKENS = 512  # positions for question, template and answer
@@ -24,7 +33,9 @@ SYSTEM = {True: 1.5, False: 0.5}  # GiB, by Target.integrated
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What can be chosen. Pools and `sample` are None where the model's own stand."""
+    """What can be chosen. Pools and `sample` are None where the model's own stand; `llm` is the language model's runner
+    where it is not the target's own, and `tp` how many GPUs share it.
+    """
 
     frames: int
     precision: str
@@ -32,6 +43,8 @@ class PlanOptions:
     sample: int | None = None
     temporal_pool: int | None = None
     spatial_pool: int | None = None
+    llm: str = ""
+    tp: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,9 +128,15 @@ def device_of(where: Target, gib: int | None) -> Device | None:
 
 
 def make_plan(config: StormConfig, where: Target, device: Device | None, options: PlanOptions) -> Plan:
-    """Plan `config` on a device; raises TargetError for a precision the target cannot have, UsageError for sizes."""
+    """Plan `config` on a device; raises TargetError for a precision the target cannot have, UsageError for sizes.
+
+    Where several GPUs share the language model, the plan is that of the first, which runs the encoders too.
+    """
     require_capable(where, options.precision)
-    require_llm_capable(where, options.llm_precision)
+    if options.llm:
+        check_chosen_llm(where, options.llm, options.llm_precision)
+    else:
+        require_llm_capable(where, options.llm_precision)
     config = reduced(config, options)
     if options.frames < 1:
         raise UsageError(f"{options.frames} frames: give at least 1.")
@@ -127,6 +146,13 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     tokens = visual + TEXT_TOKENS
     length = memory.cache_length(tokens, config.llm.max_position_embeddings)
     p, q = options.precision, options.llm_precision
+    chunk = PAGED_CHUNK if options.llm else PREFILL_CHUNK
+
+    def shared(work: list[Work]) -> list[Work]:
+        """A GPU's share. Runners with a loop of their own round weights alone to int8, and multiply in 16 bits."""
+        n = options.tp
+        parts = [replace(w, flops=w.flops / n, bytes=w.bytes / n) for w in work]
+        return [replace(w, precision="bf16") if options.llm and w.precision == "int8" else w for w in parts]
 
     def stage(name: str, work: list[Work], **held: float) -> StagePlan:
         floor = floor_seconds(work, device) if device and device.rates else None
@@ -155,13 +181,13 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
         ),
         "prefill": stage(
             "prefill",
-            prefill_work(config, tokens, q),
-            weights=memory.llm_weights(config, q),
-            activations=memory.prefill_activations(config, tokens, length, q),
-            kv_cache=kv_bytes(config, length, q),
+            shared(prefill_work(config, tokens, q, chunk)),
+            weights=memory.llm_weights(config, q) / options.tp + (memory.embedding(config) if options.llm else 0),
+            activations=memory.prefill_activations(config, tokens, length, q, chunk),
+            kv_cache=kv_bytes(config, length, q) / options.tp,
             workspace=memory.llm_workspace(config, q),
         ),
-        "decode": stage("decode", decode_work(config, tokens, q)),  # the same engine and cache as prefill
+        "decode": stage("decode", shared(decode_work(config, tokens, q))),  # the same engine and cache as prefill
     }
     usable = None if device is None else max(0.0, (device.memory * SHOWN - SYSTEM[where.integrated]) * GIB)
     scanned = frames * config.tokens_per_frame

@@ -127,10 +127,10 @@ def temporal_work(config: StormConfig, frames: int, precision: str) -> list[Work
     return work
 
 
-def prefill_work(config: StormConfig, tokens: int, precision: str) -> list[Work]:
+def prefill_work(config: StormConfig, tokens: int, precision: str, chunk: int = PREFILL_CHUNK) -> list[Work]:
     """A prompt of `tokens` positions in chunks; logits of the last position of each chunk only."""
     m, act = config.llm, activation_bytes(precision)
-    runs = math.ceil(tokens / PREFILL_CHUNK)
+    runs = math.ceil(tokens / chunk)
     *layers, head = llm_linears(config)
     work = [_linear("linear layers", x, tokens, runs, precision) for x in layers]
     work.append(_linear("head", head, runs, runs, precision))

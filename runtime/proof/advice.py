@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.runners import RUNNERS
 
 if TYPE_CHECKING:
     from storm_edge.runtime.bundle.calibration import Calibration
@@ -34,6 +35,8 @@ def advise(bundle: Bundle, record: EngineRecord, stage: str) -> str:
         if calibration is None or not calibration.scales["decoder"]:
             return f"scale its weights with `storm calibrate {bundle.root} --data DIR --awq`, and build it again"
         return f"take --llm-precision {'int8' if record.target == 'cpu' else 'bf16'}"
+    if stage.endswith("decoder") and RUNNERS[record.runners["decoder"]].language:
+        return "build it again; if it still fails, leave --llm out, or publish it with --allow-mismatch"
     command = to_find_the_layer(bundle, record, stage)
     return f"build it again; if it still fails, publish it with --allow-mismatch, and `{command}` names the layer"
 

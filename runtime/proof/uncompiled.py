@@ -73,9 +73,10 @@ def _check_encoder(
 
 
 def _check_language_model(bundle: Bundle, record: EngineRecord, checks: PreparedChecks, threads: int | None) -> None:
-    engine_graph(bundle, record, "decoder")
     runner = RUNNERS[record.runners["decoder"]]
-    if runner.compiles:
+    if not runner.language:
+        engine_graph(bundle, record, "decoder")
+    if runner.compiles or runner.language:
         checks.unchecked["decoder"] = f"only {runner.words} runs this form of it"
         return
     try:

@@ -19,9 +19,8 @@ from storm_edge.calibration.switched import Key, SwitchedEncoders
 from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepared_graph
-from storm_edge.export.build.steps import quantize_step
 from storm_edge.export.export_bundle import export_bundle
-from storm_edge.export.passes.quantize import LinearLayer
+from storm_edge.export.passes.quantize import LinearLayer, quantize_step
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.calibration import Calibration, Scheme, find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle

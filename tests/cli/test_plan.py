@@ -26,6 +26,25 @@ def test_a_preset_is_planned_with_a_row_for_each_stage() -> None:
     assert "build with --max-frames 128 --max-length 8704" in done.output
 
 
+def test_a_language_model_on_two_gpus_takes_half_the_memory_of_each_and_the_hint_names_the_runner() -> None:
+    def prefill(*arguments: object) -> dict[str, float]:
+        done = plan("storm-7b", "--target", "h100", "--frames", 128, "--json", *arguments)
+        return json.loads(done.output)["stages"]["prefill"]
+
+    one, two = (prefill("--llm", "tensorrt-llm", "--tp", tp) for tp in (1, 2))
+    table = 2 * 152064 * 3584
+    assert two["weights"] - table == (one["weights"] - table) / 2
+    assert two["kv_cache"] == one["kv_cache"] / 2
+    assert one["weights"] == prefill()["weights"] + table
+    # Weights of 8 bits are multiplied in 16.
+    int8 = prefill("--llm", "tensorrt-llm", "--llm-precision", "int8")
+    assert int8["weights"] < one["weights"]
+    assert int8["expected"] == pytest.approx(one["expected"], rel=0.01)
+    done = plan("storm-7b", "--target", "h100", "--frames", 64, "--llm", "tensorrt-llm", "--tp", 2)
+    assert "language model bf16 by tensorrt-llm on 2 GPUs" in done.output
+    assert "build with --max-frames 64 --llm tensorrt-llm --tp 2" in done.output
+
+
 def test_what_would_make_it_fit_is_said() -> None:
     done = plan("storm-7b", "--target", "orin", "--memory", 16, "--frames", 128, "--llm-precision", "bf16")
     assert "DOES NOT FIT\n  fits with --llm-precision int4" in done.output
@@ -58,6 +77,10 @@ def test_a_checkpoint_needs_only_its_config_json(tmp_path: Path) -> None:
         (("storm-7b", "--target", "toaster"), UsageError),
         (("storm-7b", "--target", "orin", "--precision", "fp8"), TargetError),
         (("storm-7b", "--target", "orin", "--memory", "12"), TargetError),
+        (("storm-7b", "--target", "orin", "--llm", "tensorrt-llm"), TargetError),
+        (("storm-7b", "--target", "a100", "--llm", "tensorrt-llm", "--llm-precision", "fp8"), TargetError),
+        (("storm-7b", "--target", "h100", "--llm", "tensorrt-llm", "--tp", 8), TargetError),
+        (("storm-7b", "--target", "h100", "--tp", 2), UsageError),
         ((".", "--target", "orin"), CheckpointError),
     ],
 )

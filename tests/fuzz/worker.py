@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_edge.export.build.steps import quantize_step, smoothquant_steps
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.graph_file import load_model
+from storm_edge.export.passes.quantize import quantize_step
+from storm_edge.export.passes.smoothquant import smoothquant_steps
 from storm_edge.runtime import load
 from storm_edge.runtime.bundle.calibration import calibration_names, find_awq, find_calibration
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -76,8 +77,8 @@ def open_calibration(path: Path, _: random.Random) -> str:
         for stage in ("vision", "temporal"):
             loaded = load_model(bundle.path(bundle.manifest.graphs[stage].file))
             readers = dict(loaded.tensors)
-            for _, apply in (*smoothquant_steps(calibration, stage), quantize_step(calibration, stage, "int8")):
-                apply(loaded.model, readers)
+            for step in (*smoothquant_steps(calibration, stage), quantize_step(calibration, stage, "int8")):
+                step.apply(loaded.model, readers)
             for read in readers.values():
                 read()
     return "quantized"

@@ -7,17 +7,25 @@ GPUs that are not there; the machine that has one then verifies the engine witho
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from storm_edge.export.build import language
 from storm_edge.export.build.goal import Goal, device_command
-from storm_edge.export.build.leftovers import drop_unused_graphs, removed_on_failure
 from storm_edge.export.build.options import BuildOptions
+from storm_edge.export.build.publish import (
+    RELEASE,
+    Progress,
+    building,
+    new_record,
+    publish,
+    require_match,
+    verified,
+    write,
+)
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.timing import require_installed, timing_cache
@@ -25,16 +33,14 @@ from storm_edge.export.build.tensorrt.versions import abilities
 from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, engine_graph, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file
-from storm_edge.runtime.bundle.publish import lock, publish_folder, publish_text
+from storm_edge.runtime.bundle.publish import publish_folder, publish_text
 from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
 from storm_edge.runtime.proof.uncompiled import verify_prepared
-from storm_edge.runtime.proof.verify import memory_needed, require, verify
+from storm_edge.runtime.proof.verify import memory_needed
 from storm_edge.runtime.runners import RUNNERS
-
-Progress = Callable[[str], None]
 
 
 def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: None) -> EngineRecord:
@@ -44,11 +50,9 @@ def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: No
     here. Raises TargetError with the command to run on the device; BuildError; ParityError.
     """
     options = goal.options
-    bundle.check_once(progress)
-    with lock(bundle.root, "engines", progress), removed_on_failure(bundle):
+    with building(bundle, progress):
         record = _prepare(bundle, goal, options, progress)
         if options.prepare_only:
-            drop_unused_graphs(bundle)
             return record
         if not goal.sms:
             here = "compile here for another machine's GPU with --sm 86,89,120 for instance, or "
@@ -57,33 +61,24 @@ def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: No
                 f" {'' if goal.timed else here}copy {bundle.root} to one and run"
                 f" `{_device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
             )
-        record = _compile(bundle, record, goal, options, progress)
-        drop_unused_graphs(bundle)
-        return record
+        return _compile(bundle, record, goal, options, progress)
 
 
 def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progress) -> EngineRecord:
     """The record of the prepared graphs, which are made and checked where they are not there yet."""
     # A release may prepare otherwise than the one before; a device cannot ask the passes, which need onnx.
-    release = importlib.metadata.version("storm-edge")
+    release = importlib.metadata.version(RELEASE)
     made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_runner]
-    made_of += [
-        goal.calibrated_by,
-        abilities(goal.parsed_version),
-        options.stages,
-        options.max_frames,
-        options.max_length,
-    ]
-    made_of.append([options.min_shapes, options.opt_shapes, options.max_shapes])
+    made_of += [goal.calibrated_by, abilities(goal.parsed_version, goal.graphs), options.stages, options.tp]
+    made_of += [options.max_frames, options.max_length, options.min_shapes, options.opt_shapes, options.max_shapes]
     key = _hash([*made_of, options.int4_block])
     found = _prepared_before(bundle, goal.name, key)
     if found is not None:
-        if not options.allow_mismatch:
-            require(found.verification, bundle, found)
+        require_match(found.verification, bundle, found, options)
         return found
     progress("prepare")
     try:
-        from storm_edge.export.build.steps import prepare  # onnx, which a device need not have
+        from storm_edge.export.build.prepare import prepare  # onnx, which a device need not have
     except ImportError as e:
         workstation = _device_command(bundle, goal, replace(options, workspace_gib=None)) + _for_version(goal)
         raise BuildError(
@@ -93,62 +88,40 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         ) from e
 
     graphs, files = prepare(bundle, goal)
-    record = EngineRecord(
-        name=goal.name,
-        target=goal.where.name,
-        precision=goal.precision,
-        llm_precision=goal.llm_precision,
-        state="prepared",
-        bundle_sha256=bundle.sha256,
-        graphs=graphs,
-        runners=goal.runners,
-        files=files,
-        versions={"storm-edge": release, "tensorrt": goal.version},
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        verified=False,
-        verification=[],
-        calibration=goal.calibrated_by,
-        key=key,
-        max_length=options.max_length,
-        profiles=goal.profiles,
-    )
+    more = {"key": key, "max_length": options.max_length, "tp": options.tp, "profiles": goal.profiles}
+    record = new_record(bundle, goal, "prepared", graphs, files, {"tensorrt": goal.version}, **more)
     progress("verify the prepared graphs in ONNX Runtime")
     with memory_limit(memory_needed(bundle)):
         checks = verify_prepared(bundle, record, threads=options.threads)
-    if not options.allow_mismatch:
-        require(checks.results, bundle, record)
+    require_match(checks.results, bundle, record, options)
     record = record.model_copy(update={"verification": checks.results, "unchecked": checks.unchecked})
     before = _existing(bundle, record.name)
     if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
         return record  # an engine stays until the one that replaces it is compiled
-    record = sealed(record)
-    with publish_folder(bundle.root, f"engines/{record.name}") as folder:
-        (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
-    return record
+    return publish(bundle, record, lambda folder: language.placed(bundle, goal, record, folder, progress))
 
 
 def _compile(
     bundle: Bundle, prepared: EngineRecord, goal: Goal, options: BuildOptions, progress: Progress
 ) -> EngineRecord:
     """Compile what is not compiled yet, and verify it if its GPU is here."""
-    installed = require_installed(goal.runner)
+    installed, versions = require_installed(goal.runner), language.versions(bundle, goal)
     plugin = find_library(TENSORRT)
     # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
     gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.timed else []
-    key = _hash([prepared.key, installed, _sha256(plugin), gpus, options.workspace_gib])
+    key = _hash([prepared.key, installed, versions, _sha256(plugin), gpus, options.workspace_gib])
     found = _existing(bundle, prepared.name)
     # An engine of somebody else is not taken for what would be built here, whatever its record says.
     ours = found is not None and (options.trust_engines or is_ours(found))
     if found is not None and ours and found.key == key and set(goal.sms) <= set(found.sms):
         if found.state == "built" or not goal.here or set(found.graphs) != set(STAGES):
             progress("unchanged")
-            if not options.allow_mismatch:
-                require(found.verification, bundle, found)
+            require_match(found.verification, bundle, found, options)
             return found
         return _verify_compiled(bundle, found, options, progress)
     with publish_folder(bundle.root, f"engines/{prepared.name}") as folder:
-        staged = folder.relative_to(bundle.root.absolute()).as_posix()
-        by_tensorrt = [stage for stage in prepared.graphs if RUNNERS[prepared.runners[stage]].compiles]
+        prepared = language.placed(bundle, goal, prepared, folder, progress)
+        by_tensorrt = [stage for stage in goal.graphs if RUNNERS[prepared.runners[stage]].compiles]
         seconds: dict[Stage, float] = {}
         peak, version = 0, installed
         for stage in by_tensorrt:
@@ -162,7 +135,7 @@ def _compile(
                 "sms": list(goal.sms),
                 "graphs": prepared.graphs | names,
                 "files": prepared.files | {name: describe_file(folder / Path(name).name) for name in names.values()},
-                "versions": prepared.versions | {"tensorrt": version},
+                "versions": prepared.versions | versions | {"tensorrt": version},
                 "plugin_sha256": _sha256(plugin),
                 "prepared_key": prepared.key,
                 "prepared_graphs": prepared.graphs,
@@ -170,30 +143,17 @@ def _compile(
                 "peak_memory_bytes": peak,
             }
         )
+        record = language.compiled(bundle, goal, record, folder, progress)
         if goal.here and set(record.graphs) == set(STAGES):  # a part of a model cannot be run
-            here: dict[Stage, str] = {stage: f"{staged}/{stage}.engine" for stage in by_tensorrt}
-            record = _verified(bundle, record, record.graphs | here, options, progress)
-        record = sealed(record)
-        (folder / ENGINE_JSON).write_text(to_json(record), encoding="utf-8")
-    return record
-
-
-def _verified(
-    bundle: Bundle, record: EngineRecord, graphs: dict[Stage, str], options: BuildOptions, progress: Progress
-) -> EngineRecord:
-    """The record of a compiled engine, whose files are `graphs` now, after running it; raises ParityError."""
-    running = record.model_copy(update={"state": "built", "graphs": graphs})
-    results = verify(bundle, running, threads=options.threads, progress=progress)
-    if not options.allow_mismatch:
-        require(results, bundle, record)
-    passed = all(r.passed for r in results)
-    return record.model_copy(update={"state": "built", "verified": passed, "verification": results})
+            own, staged = f"engines/{record.name}/", folder.relative_to(bundle.root.absolute()).as_posix()
+            here = {s: f"{staged}/{g.removeprefix(own)}" if g.startswith(own) else g for s, g in record.graphs.items()}
+            record = verified(bundle, record, options, progress, here)
+        return write(folder, record)
 
 
 def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions, progress: Progress) -> EngineRecord:
     """Verify an engine that was compiled on a machine without its GPU, and say so in its record."""
-    record = _verified(bundle, found, found.graphs, options, progress)
-    record = sealed(record)
+    record = sealed(verified(bundle, found, options, progress))
     publish_text(bundle.root, f"engines/{record.name}/{ENGINE_JSON}", to_json(record))
     return record
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from storm_edge.runtime.errors import UsageError
 
 Version = tuple[int, int]
@@ -20,6 +22,7 @@ def parse_version(text: str) -> Version:
     return int(parts[0]), int(parts[1])
 
 
-def abilities(version: Version) -> list[bool]:
-    """What tells two versions apart in preparing a graph: equal abilities, equal graphs."""
-    return [version >= first for first in (FIRST_FUNCTIONS, FIRST_ATTENTION, FIRST_DECODER)]
+def abilities(version: Version, stages: Collection[str]) -> list[bool]:
+    """What tells two versions apart in preparing the graphs of `stages`: equal abilities, equal graphs."""
+    firsts = (FIRST_FUNCTIONS, FIRST_ATTENTION, *((FIRST_DECODER,) if "decoder" in stages else ()))
+    return [version >= first for first in firsts]

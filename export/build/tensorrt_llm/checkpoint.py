@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from storm_edge.export.build.decoder_tensors import DecoderTensors
-from storm_edge.export.build.prepare import Step
-from storm_edge.export.build.steps import smoothquant_steps
 from storm_edge.export.build.tensorrt_llm.config import checkpoint_config
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, check_tensor_parallel, linears, vocabulary_rows
 from storm_edge.export.build.tensorrt_llm.weights import Tensors, fp8, int4, kv_cache_scale, kv_names, plain
 from storm_edge.export.checkpoint.head import EMBEDDING, HEAD
 from storm_edge.export.checkpoint.weights import NUMPY_DTYPES, Array, LazyTensor, Weights, convert, write_safetensors
-from storm_edge.export.passes.widen import widen
+from storm_edge.export.passes.smoothquant import smoothquant_steps
+from storm_edge.export.passes.step import Step
+from storm_edge.export.passes.widen import widen_step
 from storm_edge.export.trace.decoder import FINAL_NORM
-from storm_edge.runtime.bundle.calibration import Calibration, Range, find_awq, find_language
+from storm_edge.runtime.bundle.calibration import Calibration, Range
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import DType
 from storm_edge.runtime.errors import TargetError
@@ -42,10 +42,9 @@ _DTYPES: dict[str, DType] = {
 
 @dataclass(frozen=True)
 class Written:
-    """The files of a checkpoint, the calibration they obey (its name and hash, or ""), and what a user should know."""
+    """The files of a checkpoint, config.json first, and what a user should know."""
 
     files: list[Path]
-    calibration: str
     notes: list[str]
 
 
@@ -60,30 +59,26 @@ def write_checkpoint(
     precision: str,
     tp: int = 1,
     *,
-    calibration: str | None = None,
+    calibration: Calibration | None = None,
     group: int = 128,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Written:
     """Write the checkpoint into an existing folder.
 
-    `precision`: bf16, fp16, fp8 (by the ranges of a calibration), int8 (W8A16) or int4 (W4A16_AWQ, in blocks of
-    `group` inputs, scaled by a calibration where one has scales). Raises TargetError for a precision or number of ranks
-    that the format has not, BuildError where fp8 lacks its calibration, UsageError where fp16 cannot hold a weight.
+    `precision`: bf16, fp16, fp8 (by the ranges of `calibration`, which observed the language model), int8 (W8A16) or
+    int4 (W4A16_AWQ, in blocks of `group` inputs, scaled by `calibration` where it has scales). Raises TargetError for a
+    precision or number of ranks that the format has not, UsageError where fp16 cannot hold a weight.
     """
     if precision not in _DTYPES:
         raise TargetError(f"TensorRT-LLM takes no --llm-precision {precision}: choose {', '.join(_DTYPES)}.")
     config = bundle.config.llm
     check_tensor_parallel(config, tp, group if precision == "int4" else None)
-    found: Calibration | None = None
-    steps: list[Step] = []
-    if precision == "fp8":
-        found = find_language(bundle, calibration)
-    elif precision == "int4" and (found := find_awq(bundle, calibration)) is not None:
-        wide: list[Step] = [] if bundle.manifest.dtype == "float32" else [("widen 1", widen)]
-        steps = [*wide, *smoothquant_steps(found, "decoder")]
-    ranges = found.ranges["decoder"] if found is not None and precision == "fp8" else {}
+    scaled = smoothquant_steps(calibration, "decoder") if precision == "int4" else []
+    wide: list[Step] = [widen_step()] if scaled and bundle.manifest.dtype != "float32" else []
+    steps = [*wide, *scaled]
+    ranges = calibration.ranges["decoder"] if calibration is not None and precision == "fp8" else {}
     fp8_cache = precision == "fp8" and all(n in ranges for i in range(config.num_hidden_layers) for n in kv_names(i))
-    writer = _Writer(bundle, DecoderTensors(bundle, steps), precision, group, found, ranges, fp8_cache)
+    writer = _Writer(bundle, DecoderTensors(bundle, steps), precision, group, calibration, ranges, fp8_cache)
     made = checkpoint_config(
         config, precision, writer.dtype, tp, group=group, fp8_cache=fp8_cache, excluded=writer.excluded()
     )
@@ -99,7 +94,7 @@ def write_checkpoint(
             "the calibration has no ranges of keys and values, so their cache keeps 16 bits: repeat `storm calibrate"
             " --llm` for one of 8."
         )
-    return Written(files, f"{found.name} {found.sha256}" if found else "", notes)
+    return Written(files, notes)
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.errors import BuildError, EngineError, TargetError
-from storm_edge.runtime.llm.tensorrt_llm_package import require_package
+from storm_edge.runtime.config.sizes import PAGED_CHUNK
+from storm_edge.runtime.errors import BuildError, TargetError
+from storm_edge.runtime.llm.tensorrt_llm_package import NEEDED, PACKAGE, installed_version, require_package
 
 PROGRAM = "trtllm-build"
+# Runs a program that ends with the process that started it; 1 is PR_SET_PDEATHSIG of Linux' prctl.
+_ENDING = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 _BATCH = 4  # requests at once: a question, and workers beside it
 _TEXT = 1024  # tokens of template and question, and again of the answer
-_CHUNK = 8192  # tokens that are computed at once; a longer prompt is cut
 # What stands in the log, and what that means.
 _REASONS = (
     (r"out of memory|OutOfMemory|std::bad_alloc", "the memory ran out: free the GPU, or give fewer --max-frames"),
@@ -58,62 +63,78 @@ def limits(config: StormConfig, max_frames: int, max_length: int | None) -> Limi
 
 
 def build_command(checkpoint: Path, output: Path, wanted: Limits, tp: int, fp8_cache: bool) -> list[str]:
-    """trtllm-build's words for a checkpoint; every limit of the runtime is set here."""
+    """trtllm-build's words for a checkpoint: every limit of the runtime, and what is not its default in all of 1.2."""
     words = [PROGRAM, "--checkpoint_dir", str(checkpoint), "--output_dir", str(output), "--workers", str(tp)]
     for name, number in (
         ("max_batch_size", _BATCH),
-        ("max_beam_width", 1),
         ("max_input_len", wanted.input),
         ("max_seq_len", wanted.sequence),
-        ("max_num_tokens", min(_CHUNK, wanted.input)),
+        ("max_num_tokens", min(PAGED_CHUNK, wanted.input)),
         ("max_multimodal_len", _BATCH * wanted.visual),  # the table of all requests together
     ):
         words += [f"--{name}", str(number)]
-    words += ["--gemm_plugin", "auto", "--gpt_attention_plugin", "auto"]
-    words += ["--remove_input_padding", "enable", "--kv_cache_type", "paged", "--use_paged_context_fmha", "enable"]
+    words += ["--gemm_plugin", "auto", "--kv_cache_type", "paged", "--use_paged_context_fmha", "enable"]
     if fp8_cache:
         words += ["--use_fp8_context_fmha", "enable"]  # what a paged context reads out of an fp8 cache
     return words
 
 
+def require_compiler(command: list[str]) -> tuple[str, str]:
+    """The version of the package and the path of its compiler; raises TargetError, with what to run, without them.
+
+    Raises EngineError for another line of the package.
+    """
+    if installed_version() is None:
+        raise TargetError(
+            f"prepared, but {PACKAGE} is not installed: install {NEEDED} (docs/llm.md) and build again, or run"
+            f" `{shlex.join(command)}`."
+        )
+    version = require_package()
+    beside = Path(sys.executable).parent / PROGRAM
+    program = str(beside) if beside.is_file() else shutil.which(PROGRAM)
+    if program is None:
+        raise TargetError(
+            f"prepared, but {PROGRAM} is not on the path: activate {PACKAGE}'s environment and build again, or run"
+            f" `{shlex.join(command)}`."
+        )
+    return version, program
+
+
 def compile_checkpoint(command: list[str], output: Path, log: Path, progress: Callable[[str], None]) -> None:
     """Run `build_command`'s words, which write to `output`; every line goes to `log`, its steps to `progress`.
 
-    Raises TargetError with the command where this machine cannot run it, BuildError with the reason where it fails;
-    `output` is gone then.
+    Raises as `require_compiler`, and BuildError with the reason where it fails; `output` is gone then.
     """
-    program = _program()
-    try:
-        require_package()
-    except EngineError as e:
-        raise TargetError(f"prepared, but not compiled: {e} Then run `{shlex.join(command)}`.") from e
-    if program is None:
-        raise TargetError(
-            f"prepared, but {PROGRAM} is not on the path: activate the environment of tensorrt_llm and run"
-            f" `{shlex.join(command)}`."
-        )
+    _, program = require_compiler(command)
+    log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    with log.open("w", encoding="utf-8") as file:
+    # It leaves its timing cache where it runs.
+    with log.open("w", encoding="utf-8") as file, tempfile.TemporaryDirectory() as here:
         file.write(shlex.join(command) + "\n")
         with subprocess.Popen(
-            [program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            [sys.executable, "-c", _ENDING, program, *command[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=here,
+            start_new_session=True,
         ) as child:
             assert child.stdout is not None
-            for line in child.stdout:
-                file.write(line)
-                file.flush()
-                lines.append(line.rstrip())
-                if step := _step(line):
-                    progress(step)
+            try:
+                for line in child.stdout:
+                    file.write(line)
+                    file.flush()
+                    lines.append(line.rstrip())
+                    if step := _step(line):
+                        progress(step)
+            except BaseException:
+                os.killpg(child.pid, signal.SIGKILL)  # with the workers that it started
+                raise
     if child.returncode == 0 and (output / "config.json").is_file():
         return
     shutil.rmtree(output, ignore_errors=True)
     raise BuildError(f"{PROGRAM} failed: {_reason(lines, child.returncode)} (all it said is in {log}).")
-
-
-def _program() -> str | None:
-    beside = Path(sys.executable).parent / PROGRAM
-    return str(beside) if beside.is_file() else shutil.which(PROGRAM)
 
 
 def _step(line: str) -> str | None:

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from storm_edge.export.build.decoder_tensors import DecoderTensors
-from storm_edge.export.build.prepare import Step
-from storm_edge.export.build.steps import smoothquant_steps
 from storm_edge.export.build.tensorrt_llm.ranks import Linear, Part, linears
 from storm_edge.export.build.tensorrt_llm.weights import Tensors, bias, fp8, plain
 from storm_edge.export.checkpoint.head import EMBEDDING, HEAD
@@ -31,7 +29,9 @@ from storm_edge.export.checkpoint.weights import (
     write_safetensors,
 )
 from storm_edge.export.passes.int4_blocks import block_integers, block_scales
-from storm_edge.export.passes.widen import widen
+from storm_edge.export.passes.smoothquant import smoothquant_steps
+from storm_edge.export.passes.step import Step
+from storm_edge.export.passes.widen import widen_step
 from storm_edge.export.trace.decoder import FINAL_NORM
 from storm_edge.runtime.bundle.calibration import Calibration, find_awq, find_language
 from storm_edge.runtime.bundle.manifest import Bundle
@@ -69,7 +69,7 @@ def write_folder(
     if precision == "fp8":
         found = find_language(bundle, calibration)
     elif precision == "int4" and (found := find_awq(bundle, calibration)) is not None:
-        steps = [("widen 1", widen), *smoothquant_steps(found, "decoder")]
+        steps = [widen_step(), *smoothquant_steps(found, "decoder")]
     dtype, source = _DTYPES[precision], DecoderTensors(bundle, steps)
     for name in bundle.manifest.files:
         if name.rpartition("/")[0] == bundle.manifest.tokenizer:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from storm_edge.export.build.build import build
 from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.steps import prepare
+from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt_llm.checkpoint import write_checkpoint
 from storm_edge.export.build.vllm.folder import write_folder
 from storm_edge.runtime.bundle.manifest import Bundle

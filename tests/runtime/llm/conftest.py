@@ -9,11 +9,13 @@ from types import ModuleType
 
 import pytest
 
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt_llm.checkpoint import write_checkpoint
 from storm_edge.export.build.vllm.folder import write_folder
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.machine.targets import target
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the recorded packages beside the tests
 
@@ -35,7 +37,7 @@ def bf16_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The random checkpoint's bundle in bf16, with the engine cpu-fp32, which has the same weights."""
     path = tmp_path_factory.mktemp("bf16") / "bundle"
     export_bundle(checkpoint, path, dtype="bfloat16")
-    build_cpu(Bundle.open(path))
+    build(Bundle.open(path), target("cpu"), BuildOptions())
     return path
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.steps import prepare
+from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.export_bundle import export_bundle

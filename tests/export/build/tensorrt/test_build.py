@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import shlex
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from storm_edge.export.build import build as builds
 from storm_edge.export.build import goal as goals
+from storm_edge.export.build import publish as publishing
 from storm_edge.export.build.build import build
 from storm_edge.export.build.goal import device_command, judge
 from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
@@ -92,7 +94,7 @@ def test_an_unchanged_preparation_is_not_repeated_and_a_changed_one_not_reused(
     other = build(opened, target("orin"), replace(PREPARE, max_length=1024))
     assert other.graphs["decoder"] != first.graphs["decoder"]
     assert other.graphs["vision"] == first.graphs["vision"]
-    monkeypatch.setattr(module, "publish_folder", None)  # nothing may be published now
+    monkeypatch.setattr(module, "publish", None)  # nothing may be published now
     assert build(opened, target("orin"), replace(PREPARE, max_length=1024)) == other
 
 
@@ -111,7 +113,7 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
     opened = Bundle.open(copy_of(bundle))
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=0.5, limit=0.9, passed=False)
     monkeypatch.setattr(module, "verify_prepared", lambda *_, **__: PreparedChecks([row]))
-    monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
+    monkeypatch.setattr(publishing, "verify", lambda *_, **__: [row])
     allowed = replace(PREPARE, allow_mismatch=True)
     prepared = build(opened, target("rtx"), allowed)
     assert build(opened, target("rtx"), allowed) == prepared
@@ -132,26 +134,26 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
     assert read_engine(opened, built.name) == built
 
 
+def take_onnx_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for module in ("build.prepare", "graph_file"):
+        monkeypatch.delitem(sys.modules, f"storm_edge.export.{module}", raising=False)
+
+
 def test_a_device_needs_no_onnx_for_what_was_prepared_elsewhere(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     opened = Bundle.open(copy_of(bundle))
     prepared = build(opened, target("orin"), PREPARE)
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "storm_edge.export.build.steps")
+    take_onnx_away(monkeypatch)
     assert build(opened, target("orin"), replace(PREPARE, tensorrt="10.15.1")) == prepared
 
 
 def test_a_device_without_onnx_is_told_when_its_options_are_not_those_of_the_preparation(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     opened = Bundle.open(copy_of(bundle))
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "storm_edge.export.build.steps", raising=False)
+    take_onnx_away(monkeypatch)
     with pytest.raises(BuildError, match=r"--max-length 512 --tensorrt 10\.16 --prepare-only`, or pip install onnx"):
         build(opened, target("orin"), PREPARE)
 
@@ -259,7 +261,7 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
 ) -> None:
     opened = Bundle.open(copy_of(bundle))
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
-    monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
+    monkeypatch.setattr(publishing, "verify", lambda *_, **__: [row])
     monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
     monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
 
@@ -321,7 +323,7 @@ def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it
         seen.append(record)
         return [row]
 
-    monkeypatch.setattr(module, "verify", verify)
+    monkeypatch.setattr(publishing, "verify", verify)
     monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
     record = build(opened, target("rtx"), options)
     assert len(compiled) == 3

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.steps import prepare
+from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt import compile as module
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_child import classify

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,8 +53,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "program"
     path.write_text(f"#!{sys.executable}\nexec(open({str(tmp_path / 'script')!r}).read())\n")
     path.chmod(0o755)
-    monkeypatch.setattr(compiling, "_program", lambda: str(path))
-    monkeypatch.setattr(compiling, "require_package", lambda: "1.2.1")
+    monkeypatch.setattr(compiling, "require_compiler", lambda _: ("1.2.1", str(path)))
     return tmp_path / "script"
 
 
@@ -93,12 +95,55 @@ def test_a_failure_is_explained_and_leaves_nothing(script: str, said: str, progr
     assert not out.exists()
 
 
+SLEEPS = "import os, time; print(f'[TRT] [I] {os.getpid()}', flush=True); time.sleep(60)"
+
+
+def is_gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_compiler_ends_with_the_command_that_is_stopped(program: Path, tmp_path: Path) -> None:
+    program.write_text(SLEEPS)
+    pids: list[int] = []
+
+    def stop(step: str) -> None:
+        pids.append(int(step))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compile_checkpoint(["trtllm-build"], tmp_path / "out", tmp_path / "log", stop)
+    assert is_gone(pids[0])
+
+
+def test_a_compiler_ends_with_the_command_that_is_killed(program: Path, tmp_path: Path) -> None:
+    program.write_text(SLEEPS)
+    code = (
+        "from pathlib import Path; from storm_edge.export.build.tensorrt_llm import compile as c\n"
+        f"c.require_compiler = lambda _: ('', {str(tmp_path / 'program')!r})\n"
+        f"c.compile_checkpoint(['x'], Path('out'), Path({str(tmp_path / 'log')!r}), lambda s: print(s, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        pid = int(command.stdout.readline())
+        command.kill()
+    assert is_gone(pid)
+
+
 def test_where_it_cannot_run_the_command_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
     command = build_command(tmp_path / "a b", tmp_path / "out", Limits(1, 2, 3), 1, False)
-    with pytest.raises(TargetError, match=r"is not installed.* Then run `trtllm-build .*'.*/a b' --output_dir"):
+    with pytest.raises(
+        TargetError, match=r"is not installed.* build again, or run `trtllm-build .*'.*/a b' --output_dir"
+    ):
         compile_checkpoint(command, tmp_path / "out", tmp_path / "log", lambda _: None)
-    monkeypatch.setattr(compiling, "require_package", lambda: "1.2.1")
-    with pytest.raises(TargetError, match="trtllm-build is not on the path: activate the environment of tensorrt_llm"):
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.2.1")
+    with pytest.raises(TargetError, match="trtllm-build is not on the path: activate tensorrt_llm's environment"):
         compile_checkpoint(command, tmp_path / "out", tmp_path / "log", lambda _: None)
     assert not (tmp_path / "log").exists()
