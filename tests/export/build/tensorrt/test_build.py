@@ -136,8 +136,8 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
 
 def take_onnx_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    for module in ("build.prepare", "graph_file"):
-        monkeypatch.delitem(sys.modules, f"storm_edge.export.{module}", raising=False)
+    for name in ("build.prepare", "graph_file"):
+        monkeypatch.delitem(sys.modules, f"storm_edge.export.{name}", raising=False)
 
 
 def test_a_device_needs_no_onnx_for_what_was_prepared_elsewhere(
