@@ -13,11 +13,13 @@ from click.testing import CliRunner, Result
 
 from storm_edge.cli.compare import command as compare
 from storm_edge.cli.verify import command as verify
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.passes import quantize
 from storm_edge.runtime.bundle.calibration import Range
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import ParityError, UsageError
+from storm_edge.runtime.machine.targets import target
 
 pytest.importorskip("polygraphy", reason="Polygraphy is not installed: run `make setup`")
 
@@ -42,7 +44,8 @@ def wrong(
 
     monkeypatch.setattr(quantize, "_activation", cut)
     root = copy_of(calibrated)
-    engine = build_cpu(Bundle.open(root), "int8", calibration="clips", allow_mismatch=True)
+    options = BuildOptions("int8", calibration="clips", allow_mismatch=True)
+    engine = build(Bundle.open(root), target("cpu"), options)
     assert not engine.verified
     graph = onnx.load(root / engine.graphs["vision"], load_external_data=False).graph
     return root, engine.name, [node.name for node in graph.node if f"{given[3]}.dequantized" in node.input]

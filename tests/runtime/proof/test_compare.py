@@ -14,14 +14,14 @@ from onnx import numpy_helper
 
 from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.smoothquant import SmoothQuant
-from storm_edge.export.build.onnxruntime.cpu import build_cpu
+from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.prepare import prepare
 from storm_edge.export.graph_file import save_model
 from storm_edge.runtime.bundle.contract import Stage
 from storm_edge.runtime.bundle.engine import EngineRecord, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, UsageError
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.compare import compare
 
 pytest.importorskip("polygraphy", reason="Polygraphy is not installed: run `make setup`")
@@ -58,19 +58,8 @@ def prepared(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     path = tmp_path_factory.mktemp("prepared") / "bundle"
     shutil.copytree(bundle, path)
     opened = Bundle.open(path)
-    graphs, files = prepare(opened, "h100-fp16", "fp16", "fp16", (10, 16), BuildOptions(max_length=512))
-    record = read_engine(opened, "cpu-fp32").model_copy(
-        update={
-            "name": "h100-fp16",
-            "precision": "fp16",
-            "llm_precision": "fp16",
-            "state": "prepared",
-            "graphs": graphs,
-            "files": files,
-            "runners": dict.fromkeys(graphs, "tensorrt"),
-        }
-    )
-    return path, record
+    options = BuildOptions("fp16", "fp16", tensorrt="10.16", max_length=512, prepare_only=True)
+    return path, build(opened, target("h100"), options)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +102,11 @@ def test_what_only_one_graph_has_or_smoothing_scales_is_left_out_and_named(
 ) -> None:
     opened = Bundle.open(copy_of(calibrated))
     calibrate(opened, noise, "smooth", samples=8, budget=math.inf, smoothquant=SmoothQuant())
-    plain = build_cpu(opened, "int8", calibration="clips")
+    plain = build(opened, target("cpu"), BuildOptions("int8", calibration="clips"))
     found = compare(opened, plain, None, "vision", opened.manifest.clips[0])
     assert set(found.left_out.values()) == {f"only in {plain.name}"}
     assert any(name.endswith(".quantized") for name in found.left_out)
-    smooth = build_cpu(opened, "int8", calibration="smooth", allow_mismatch=True)
+    smooth = build(opened, target("cpu"), BuildOptions("int8", calibration="smooth", allow_mismatch=True))
     found = compare(opened, smooth, None, "vision", opened.manifest.clips[0])
     scaled = [name for name, reason in found.left_out.items() if reason == "scaled by smoothing"]
     assert scaled

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.machine.packages import import_polygraphy
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.layer_runners import onnxruntime_runner, tensorrt_network, tensorrt_runner
 from storm_edge.runtime.proof.stage_graph import StageGraph
 from storm_edge.runtime.runners import RUNNERS
@@ -33,8 +35,8 @@ def test_the_network_of_every_prepared_graph_gives_out_its_layers(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install .[rtx]")
     opened = Bundle.open(copy_of(bundle))
-    options = BuildOptions(max_length=512, max_frames=16)
-    graphs, _ = prepare(opened, "rtx", "fp16", "bf16", (10, 15), options)
+    goal = judge(opened, target("rtx"), BuildOptions("fp16", "bf16", max_length=512, max_frames=16), probe())
+    graphs, _ = prepare(opened, goal)
     row, logger = RUNNERS["tensorrt-rtx"], import_polygraphy("logger").G_LOGGER
     for stage in STAGES:
         graph = StageGraph(opened.path(graphs[stage]))
@@ -42,4 +44,4 @@ def test_the_network_of_every_prepared_graph_gives_out_its_layers(
         with logger.verbosity(logger.CRITICAL + 1):
             _, network, _ = tensorrt_network(graph, given, row)
         assert [network.get_output(i).name for i in range(network.num_outputs)] == given
-        assert tensorrt_runner("engine", graph, given, row, profiles(opened, options)[stage]).name == "engine"
+        assert tensorrt_runner("engine", graph, given, row, goal.profiles[stage]).name == "engine"
