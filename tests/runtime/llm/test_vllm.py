@@ -211,16 +211,10 @@ def test_the_description_refuses_what_the_package_refuses() -> None:
             wrong()
 
 
-@pytest.mark.parametrize(
-    ("version", "said"),
-    [
-        ("0.34.1", "vllm 0.34.1 is newer than what this version of storm-edge drives: pip install vllm==0.33.0"),
-        ("0.11.0", "vllm 0.11.0 is older than what this version of storm-edge drives: pip install vllm==0.33.0"),
-    ],
-)
-def test_other_lines_of_the_package_are_refused(version: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", ["0.34.1", "0.11.0"])
+def test_other_lines_of_the_package_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(EngineError, match=f"vllm {version} is not what .* drives: pip install vllm==0.33.0"):
         vllm_package.require_package()
 
 
