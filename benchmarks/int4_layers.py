@@ -98,7 +98,7 @@ def main() -> None:
             initialize(config, Path(folder) / "checkpoint")
             export_bundle(Path(folder) / "checkpoint", Path(folder) / "bundle")
             bundle = Bundle.open(Path(folder) / "bundle")
-            options = BuildOptions("fp16", "int4", stages=("decoder",), max_frames=32, max_length=1024)
+            options = BuildOptions(llm_precision="int4", stages=("decoder",), max_frames=32, max_length=1024)
             goal = judge(bundle, target("rtx"), options, probe())
             graphs, _ = prepare(bundle, goal)
             counted = {sm: Counter(layers(bundle.path(graphs["decoder"]), goal, sm)) for sm in SMS}
