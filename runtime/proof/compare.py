@@ -29,6 +29,7 @@ from storm_edge.runtime.proof.layer_runners import onnxruntime_runner, tensorrt_
 from storm_edge.runtime.proof.stage_graph import StageGraph, Tensor
 from storm_edge.runtime.proof.verify import LIMITS, LLM_LIMITS, Limits, looser
 from storm_edge.runtime.runners import RUNNERS
+from storm_edge.runtime.sessions.device import HOST
 
 _AT_ONCE = 64  # tensors given out in one run: of storm-7b's vision tower a gigabyte on each side
 
@@ -160,8 +161,9 @@ def _feed(bundle: Bundle, clip: Clip, stage: Stage, graphs: list[StageGraph]) ->
         return {"tokens": clip["tokens"][None]}  # (1, T, N, D)
     embed = EmbeddingTable.open(bundle.file(bundle.manifest.embedding)).rows
     newline = int(clip["newline"][0]) if clip["newline"].size else None
-    rows = flatten_visual(embed, clip["visual_tokens"], newline)
-    embeds = splice(embed, SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist()))[:CHUNK]  # (S, D)
+    rows = flatten_visual(HOST, embed, clip["visual_tokens"], newline)
+    prompt = SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist())
+    embeds = HOST.host(splice(HOST, embed, prompt))[:CHUNK]  # (S, D)
     llm = bundle.config.llm
     length = next((n for graph in graphs if (n := graph.size("past_key_0", 2))), len(embeds))
     empty = np.zeros((1, llm.num_key_value_heads, length, llm.head_dim), np.float32)
