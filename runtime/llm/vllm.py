@@ -27,11 +27,12 @@ from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
 from storm_edge.runtime.llm.vllm_package import package_names
 from storm_edge.runtime.llm.vllm_request import engine_arguments, folder_dtype, forcing, sampling
+from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 
 T = TypeVar("T")
 
 
-def open_generator(bundle: Bundle, record: EngineRecord, threads: int | None) -> Generator:
+def open_generator(bundle: Bundle, record: EngineRecord, device: Device, threads: int | None) -> Generator:
     """The language model of an engine; raises EngineError where the engine is not for this machine or not whole."""
     folder = language_folder(bundle, record)
     embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
@@ -41,6 +42,8 @@ def open_generator(bundle: Bundle, record: EngineRecord, threads: int | None) ->
 
 class VllmGenerator:
     """Implements `Generator`. Its streams go on beside each other."""
+
+    device: Device = HOST
 
     def __init__(self, folder: Path, embedding: EmbeddingTable, capacity: int, ranks: int = 1) -> None:
         """Load the model in `folder` onto `ranks` GPUs; raises EngineError where it cannot be loaded."""
@@ -54,9 +57,9 @@ class VllmGenerator:
         """Tokens that fit."""
         return self._capacity
 
-    def visual_rows(self, visual: Float32Array, newline: int | None) -> Float32Array:
+    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
         """Visual tokens [1, frames, n, D] as rows of a prompt, float32 in host memory."""
-        return flatten_visual(self._embedding.rows, visual, newline)
+        return flatten_visual(self.device, self._embedding.rows, visual, newline)
 
     def start(self, prompt: SplicedPrompt, options: SamplingOptions, ends: Collection[int]) -> VllmStream:
         """Send a prompt and wait for its first token."""
@@ -98,7 +101,7 @@ class VllmGenerator:
         """A prompt's embeddings [S, D] in the model's type, as vLLM takes them."""
         import torch  # the package's own; it takes no other tensors
 
-        rows = splice(self._embedding.rows, prompt)
+        rows = self.device.host(splice(self.device, self._embedding.rows, prompt))
         return self._api.embeds_input(torch.from_numpy(rows).to(getattr(torch, self._dtype)))
 
 

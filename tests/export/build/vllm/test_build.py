@@ -33,6 +33,7 @@ from storm_edge.runtime.errors import BuildError, EngineError, StormError, Targe
 from storm_edge.runtime.llm import language_folder, vllm
 from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.runners import RUNNERS
+from storm_edge.runtime.sessions.device import HOST
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 Copy = Callable[[Path], Path]
@@ -106,7 +107,9 @@ def test_what_cannot_be_is_refused_before_any_work(
 class InPlaceOfTensorRT:
     """A session on the graph that a made-up engine names; 16-bit inputs and outputs are float32 outside."""
 
-    def __init__(self, bundle: Bundle, record: Any, stage: Any, threads: int | None) -> None:
+    device, batch = HOST, 8
+
+    def __init__(self, bundle: Bundle, record: Any, stage: Any, device: Any, threads: int | None) -> None:
         self._session = OnnxRuntimeSession(Path(bundle.located(record.graphs[stage]).read_text()), threads)
 
     def run(self, **inputs: Any) -> dict[str, Any]:
@@ -127,7 +130,8 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     made = SimpleNamespace(gpus=[H100], package=package)
     for module in (building, language_folder):
         monkeypatch.setattr(module, "probe", lambda: machine(*made.gpus))
-    monkeypatch.setitem(RUNNERS, "tensorrt", replace(RUNNERS["tensorrt"], session="made_up_tensorrt:InPlaceOfTensorRT"))
+    row = replace(RUNNERS["tensorrt"], device="cpu", session="made_up_tensorrt:InPlaceOfTensorRT")
+    monkeypatch.setitem(RUNNERS, "tensorrt", row)
     monkeypatch.setitem(sys.modules, "made_up_tensorrt", SimpleNamespace(InPlaceOfTensorRT=InPlaceOfTensorRT))
     monkeypatch.setattr(compiling, "require_installed", lambda _: "10.14.1.48")
     monkeypatch.setattr(compiling, "timing_cache", lambda _: tmp_path / "timing")
