@@ -50,7 +50,12 @@ def report(title: str, bundle: Bundle, folder: Path) -> None:
     print("| graph | form | SM | result | seconds | engine | builder's peak |\n|---|---|---|---|---|---|---|")
     for stage, precision, llm_precision, name, version, words in FORMS:
         chosen = BuildOptions(
-            precision, llm_precision, version, stages=(stage,), max_frames=32, max_length=min(4096, longest)
+            precision,
+            llm_precision,
+            tensorrt=version,
+            stages=(stage,),
+            max_frames=32,
+            max_length=min(4096, longest),
         )
         goal = judge(bundle, target(name), chosen, probe())
         graphs, _ = prepare(bundle, goal)

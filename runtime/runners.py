@@ -117,6 +117,20 @@ RUNNERS: dict[str, Runner] = {
         builder="",
         language="storm_edge.export.build.tensorrt_llm.build",
     ),
+    "vllm": Runner(
+        words="vLLM",
+        package="vllm",
+        oldest="0.33",
+        past="0.34",  # other lines name things otherwise
+        extra="vllm",
+        device="cpu",  # from where it takes a prompt's embeddings
+        compiles=False,
+        for_absent_gpus=False,
+        session="",
+        generator="storm_edge.runtime.llm.vllm:open_generator",
+        builder="",
+        language="storm_edge.export.build.vllm.build",
+    ),
 }
 
 

@@ -49,10 +49,13 @@ class Builder(Protocol):
         """Write what any machine can into `folder`; needs onnx."""
 
     def compile(self, bundle: Bundle, goal: Goal, folder: Path, progress: Progress) -> Made:
-        """Compile what was prepared in `folder` into its folder COMPILED; raises BuildError."""
+        """Compile what was prepared in `folder` into its folder COMPILED, or nothing where that is run as it is.
+
+        Raises BuildError.
+        """
 
     def by_hand(self, bundle: Bundle, name: str, options: BuildOptions) -> str:
-        """The command that does what is left to do with the prepared engine `name`, without this program."""
+        """The command that compiles, or serves, the prepared engine `name` without this program."""
 
 
 def builder_of(runner: str) -> Builder | None:
@@ -85,7 +88,8 @@ def placed(bundle: Bundle, goal: Goal, record: EngineRecord, folder: Path, progr
 def compiled(bundle: Bundle, goal: Goal, record: EngineRecord, folder: Path, progress: Progress) -> EngineRecord:
     """The record with its language model compiled, or as it was prepared where the runner takes that."""
     builder = builder_of(goal.llm_runner)
-    return record if builder is None else _with(record, folder, builder.compile(bundle, goal, folder, progress))
+    made = Made([]) if builder is None else builder.compile(bundle, goal, folder, progress)
+    return _with(record, folder, made) if made.files else record
 
 
 def _with(record: EngineRecord, folder: Path, made: Made) -> EngineRecord:

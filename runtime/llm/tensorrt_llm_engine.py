@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from storm_edge.runtime.bundle.door import open_folder
 from storm_edge.runtime.bundle.engine import EngineRecord, build_again
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.llm.language_folder import language_folder
 from storm_edge.runtime.llm.tensorrt_llm_package import PACKAGE, require_package
-from storm_edge.runtime.machine.probe import probe
 
 
 class EngineLimits:
@@ -39,26 +37,13 @@ class EngineLimits:
 
 
 def engine_folder(bundle: Bundle, record: EngineRecord) -> Path:
-    """The folder of an engine's language model, for a library that opens the files in it by itself.
-
-    Raises EngineError where it was compiled by another version or for more GPUs than are here, or holds a file that the
-    record does not list, BundleError for a link.
+    """The folder of an engine's language model; raises EngineError where another version compiled it, and as
+    `language_folder`.
     """
     installed, made_with = require_package(), record.versions.get(PACKAGE)
-    again = f"build it again here with `{build_again(bundle, record)}`"
     if installed != made_with:
         raise EngineError(
-            f"engine {record.name} was compiled by {PACKAGE} {made_with}, this machine has {installed}: {again}."
+            f"engine {record.name} was compiled by {PACKAGE} {made_with}, this machine has {installed}: build it again"
+            f" here with `{build_again(bundle, record)}`."
         )
-    if record.tp > (here := len(probe().gpus)):
-        raise EngineError(f"engine {record.name} is shared by {record.tp} GPUs, this machine has {here}: {again}.")
-    folder = PurePosixPath(record.graphs["decoder"]).parent
-    # A build runs an engine before its folder has its name, which is the second part.
-    listed = {PurePosixPath(f).name for f in record.files if PurePosixPath(f).parts[2:-1] == folder.parts[2:]}
-    with open_folder(bundle.root, str(folder)) as at:
-        found = set(os.listdir(at))
-    if found != listed:
-        raise EngineError(f"{bundle.root / folder} holds {sorted(found ^ listed)[0]!r} against its record: {again}.")
-    for name in sorted(listed):
-        bundle.located(f"{folder}/{name}")
-    return bundle.root / folder
+    return language_folder(bundle, record)

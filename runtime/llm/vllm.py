@@ -16,10 +16,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, UsageError
 from storm_edge.runtime.llm.background import Background
-from storm_edge.runtime.llm.base import Finish, Float32Array
+from storm_edge.runtime.llm.base import Finish, Float32Array, Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.language_folder import language_folder
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
 from storm_edge.runtime.llm.vllm_package import package_names
@@ -27,6 +30,14 @@ from storm_edge.runtime.llm.vllm_request import engine_arguments, folder_dtype, 
 from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 
 T = TypeVar("T")
+
+
+def open_generator(bundle: Bundle, record: EngineRecord, device: Device, threads: int | None) -> Generator:
+    """The language model of an engine; raises EngineError where the engine is not for this machine or not whole."""
+    folder = language_folder(bundle, record)
+    embedding = EmbeddingTable.open(bundle.file(bundle.manifest.embedding))
+    capacity = record.max_length or bundle.config.llm.max_position_embeddings
+    return VllmGenerator(folder, embedding, capacity, record.tp)
 
 
 class VllmGenerator:

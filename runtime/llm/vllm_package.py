@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
-import re
 from types import SimpleNamespace
 from typing import Any
 
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.runners import RUNNERS
 
-PACKAGE = "vllm"
-FIRST, PAST = (0, 33), (0, 34)
+RUNNER = "vllm"
+PACKAGE = RUNNERS[RUNNER].package
 NEEDED = "0.33.0"
 # Where a user has not said otherwise. A process that has used CUDA cannot be forked; nothing is reported to anybody;
 # standard output is the answer's.
@@ -38,11 +38,8 @@ def require_package() -> str:
         version = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError as e:
         raise EngineError(f"{PACKAGE} is not installed: {install}.") from e
-    match = re.match(r"(\d+)\.(\d+)", version)
-    found = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not FIRST <= found < PAST:
-        age = "older" if found < FIRST else "newer"
-        raise EngineError(f"{PACKAGE} {version} is {age} than what this version of storm-edge drives: {install}.")
+    if not RUNNERS[RUNNER].takes(version):
+        raise EngineError(f"{PACKAGE} {version} is not what this version of storm-edge drives: {install}.")
     return version
 
 

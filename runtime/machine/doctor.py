@@ -22,6 +22,7 @@ _PACKAGES = (
     "tensorrt",
     "tensorrt-rtx",
     "tensorrt-llm",
+    "vllm",
     "av",
     "numpy",
     "torch",

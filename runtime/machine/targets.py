@@ -39,6 +39,7 @@ LLM_BUILDS: dict[str, dict[str, str]] = {
 # The same for runners of the language model that `--llm` names, on every target that lists them.
 CHOSEN_BUILDS: dict[str, dict[str, str]] = {
     "tensorrt-llm": dict.fromkeys(("bf16", "fp16", "fp8", "int8", "int4"), "written"),
+    "vllm": dict.fromkeys(("bf16", "fp16", "fp8", "int4"), "written"),
 }
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
@@ -115,7 +116,7 @@ def _data_center(name: str, hardware: str, sm: int) -> Target:
     fp8 = ("fp8",) if sm >= FIRST_FP8_SM else ()
     half = ("fp16", "bf16", "int8", *fp8)
     llm = ("bf16", "fp16", "int4", *fp8)
-    return Target(name, hardware, "tensorrt", ("tensorrt",), half, llm, (sm,), llm_choices=("tensorrt-llm",))
+    return Target(name, hardware, "tensorrt", ("tensorrt",), half, llm, (sm,), llm_choices=("tensorrt-llm", "vllm"))
 
 
 TARGETS: dict[str, Target] = {

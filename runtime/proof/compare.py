@@ -162,7 +162,8 @@ def _feed(bundle: Bundle, clip: Clip, stage: Stage, graphs: list[StageGraph]) ->
     embed = EmbeddingTable.open(bundle.file(bundle.manifest.embedding)).rows
     newline = int(clip["newline"][0]) if clip["newline"].size else None
     rows = flatten_visual(HOST, embed, clip["visual_tokens"], newline)
-    embeds = splice(HOST, embed, SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist()))[:CHUNK]  # (S, D)
+    prompt = SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist())
+    embeds = HOST.host(splice(HOST, embed, prompt))[:CHUNK]  # (S, D)
     llm = bundle.config.llm
     length = next((n for graph in graphs if (n := graph.size("past_key_0", 2))), len(embeds))
     empty = np.zeros((1, llm.num_key_value_heads, length, llm.head_dim), np.float32)

@@ -53,7 +53,7 @@ def check_tensor_parallel(config: LanguageConfig, tp: int, group: int | None = N
         return
     legal = [n for n in (1, 2, 4, 8) if _obstacle(config, n, group) is None]
     if not legal:
-        raise TargetError(f"TensorRT-LLM cannot hold this language model so: {wrong}: choose another --llm-precision.")
+        raise TargetError(f"no number of GPUs can hold this language model: {wrong}: choose another --llm-precision.")
     raise TargetError(f"--tp {tp}: {wrong}: choose {' or '.join(map(str, legal))}.")
 
 

@@ -33,12 +33,13 @@ from storm_edge.export.passes.smoothquant import smoothquant_steps
 from storm_edge.export.passes.step import Step
 from storm_edge.export.passes.widen import widen_step
 from storm_edge.export.trace.decoder import FINAL_NORM
-from storm_edge.runtime.bundle.calibration import Calibration, find_awq, find_language
+from storm_edge.runtime.bundle.calibration import Calibration
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import DType, LanguageConfig
 from storm_edge.runtime.errors import TargetError
 from storm_edge.runtime.llm.embedding import TENSOR_NAME
 
+CONFIG, QUANTIZATION = "config.json", "hf_quant_config.json"
 _DTYPES: dict[str, DType] = {"bf16": "bfloat16", "fp16": "float16", "fp8": "bfloat16", "int4": "bfloat16"}
 
 
@@ -47,14 +48,15 @@ def write_folder(
     folder: Path,
     precision: str,
     *,
-    calibration: str | None = None,
+    calibration: Calibration | None = None,
     group: int = 128,
     progress: Callable[[str], None] = lambda _: None,
-) -> str:
-    """Write the language model and its tokenizer into an existing folder; returns the calibration it obeys, or "".
+) -> list[Path]:
+    """Write the language model and its tokenizer into an existing folder; returns the files, config.json first.
 
-    Raises TargetError for a precision that there is not, or blocks that do not divide a layer's inputs; BuildError
-    where fp8 lacks its calibration; UsageError where fp16 cannot hold a weight.
+    fp8 goes by the ranges of `calibration`, which observed the language model; int4, in blocks of `group` inputs, by
+    its scales where it has some. Raises TargetError for a precision that there is not, or blocks that do not divide a
+    layer's inputs; UsageError where fp16 cannot hold a weight.
     """
     config = bundle.config.llm
     if precision not in _DTYPES:
@@ -64,16 +66,14 @@ def write_folder(
             f"{config.hidden_size} or {config.intermediate_size} inputs of a layer are no multiple of {group}, int4's"
             " block: choose another --int4-block, or another --llm-precision."
         )
-    found: Calibration | None = None
     steps: list[Step] = []
-    if precision == "fp8":
-        found = find_language(bundle, calibration)
-    elif precision == "int4" and (found := find_awq(bundle, calibration)) is not None:
-        steps = [widen_step(), *smoothquant_steps(found, "decoder")]
+    if precision == "int4" and (scaled := smoothquant_steps(calibration, "decoder")):
+        steps = [widen_step(), *scaled]
     dtype, source = _DTYPES[precision], DecoderTensors(bundle, steps)
+    files = [folder / CONFIG, folder / SINGLE_NAME]
     for name in bundle.manifest.files:
-        if name.rpartition("/")[0] == bundle.manifest.tokenizer:
-            shutil.copyfile(bundle.file(name), folder / Path(name).name)
+        if name.rpartition("/")[0] == bundle.manifest.tokenizer:  # with chat template and generation_config.json
+            files.append(Path(shutil.copyfile(bundle.file(name), folder / Path(name).name)))
     left: list[str] = ["lm_head"]
     with Weights.open(bundle.file(bundle.manifest.embedding)) as table:
         tensors: Tensors = {EMBEDDING: table.lazy(TENSOR_NAME, dtype)}
@@ -84,8 +84,8 @@ def write_folder(
             for linear in _linears(config, i):
                 if precision == "int4":
                     tensors |= _int4(linear, source, dtype, group)
-                elif found is not None and _chosen(found).issuperset(linear.scaled_with):
-                    tensors |= _fp8(linear, source, dtype, found)
+                elif precision == "fp8" and calibration and _chosen(calibration).issuperset(linear.scaled_with):
+                    tensors |= _fp8(linear, source, dtype, calibration)
                 else:
                     left.append(linear.name)
                     tensors |= plain(linear, source, dtype)
@@ -99,9 +99,10 @@ def write_folder(
         made["quantization_config"] = _compressed_tensors(group)
     if precision == "fp8":
         quantization = {"quant_algo": "FP8", "kv_cache_quant_algo": None, "exclude_modules": left}
-        _write(folder / "hf_quant_config.json", {"producer": {"name": "storm-edge"}, "quantization": quantization})
-    _write(folder / "config.json", made)
-    return f"{found.name} {found.sha256}" if found else ""
+        files.append(folder / QUANTIZATION)
+        _write(files[-1], {"producer": {"name": "storm-edge"}, "quantization": quantization})
+    _write(files[0], made)
+    return files
 
 
 def hf_config(config: LanguageConfig, dtype: DType) -> dict[str, Any]:

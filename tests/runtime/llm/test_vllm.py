@@ -127,6 +127,15 @@ def test_a_stream_that_nobody_holds_is_cancelled_and_one_that_was_read_is_not(
     assert package.made[0].aborted == [list(package.made[0].requests)[1]]
 
 
+def test_forced_tokens_are_computed_without_the_cache(generator: VllmGenerator, package: SimpleNamespace) -> None:
+    list(generator.start(prompt(), GREEDY, ()))
+    logits = generator.forced(prompt(), [1, 2, 3])
+    made = params(package)
+    assert (made.trace_decode_token_ids, made.max_tokens, made.skip_reading_prefix_cache) == ([1, 2, 3], 3, True)
+    assert np.isfinite(logits).all()
+    assert len(logits) == 3
+
+
 def test_forced_tokens_that_do_not_fit_are_refused(generator: VllmGenerator, package: SimpleNamespace) -> None:
     with pytest.raises(UsageError, match="the prompt has 125 tokens, 120 of them visual, the language model holds 128"):
         generator.forced(prompt(rows=120), [1, 2, 3, 4])
@@ -211,16 +220,10 @@ def test_the_description_refuses_what_the_package_refuses() -> None:
             wrong()
 
 
-@pytest.mark.parametrize(
-    ("version", "said"),
-    [
-        ("0.34.1", "vllm 0.34.1 is newer than what this version of storm-edge drives: pip install vllm==0.33.0"),
-        ("0.11.0", "vllm 0.11.0 is older than what this version of storm-edge drives: pip install vllm==0.33.0"),
-    ],
-)
-def test_other_lines_of_the_package_are_refused(version: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", ["0.34.1", "0.11.0"])
+def test_other_lines_of_the_package_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(EngineError, match=f"vllm {version} is not what .* drives: pip install vllm==0.33.0"):
         vllm_package.require_package()
 
 

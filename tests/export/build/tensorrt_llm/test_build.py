@@ -37,7 +37,7 @@ from storm_edge.runtime.bundle.contents import unlisted_files
 from storm_edge.runtime.bundle.engine import check_engine_hashes, engine_graph, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError, EngineError, StormError, TargetError, UsageError
-from storm_edge.runtime.llm import tensorrt_llm, tensorrt_llm_engine
+from storm_edge.runtime.llm import language_folder, tensorrt_llm
 from storm_edge.runtime.machine import doctor
 from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.machine.targets import target
@@ -259,7 +259,7 @@ def device(tmp_path: Path, reader: ModuleType, monkeypatch: pytest.MonkeyPatch) 
     """A machine with H100s, TensorRT and tensorrt_llm, all made up; `said` is what trtllm-build was told."""
     made = SimpleNamespace(gpus=[H100], version="1.2.1", log=tmp_path / "log", script=tmp_path / "script", executors=[])
     made.script.write_text("")
-    for module in (building, tensorrt_llm_engine):
+    for module in (building, language_folder):
         monkeypatch.setattr(module, "probe", lambda: machine(*made.gpus))
     row = replace(RUNNERS["tensorrt"], device="cpu", session="made_up_tensorrt:InPlaceOfTensorRT")
     monkeypatch.setitem(RUNNERS, "tensorrt", row)
