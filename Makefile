@@ -44,7 +44,7 @@ RANGES_THERE := $(if $(DATA),,$(wildcard $(BUNDLE)/calibration/*/ranges.safetens
 RANGES_MADE := $(if $(RANGES_WANTED),$(if $(RANGES_THERE),,$(RANGES)))
 
 .PHONY: help setup demo export build calibrate data-given engine verify check test plugin fuzz test-gpu test-sanitize test-tensorrt format parity \
-  engines-report clean
+  engines-report gpu-report clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
@@ -158,5 +158,11 @@ engines-report: $(STAMP) ## Compile every form for every GPU that can be compile
 test-tensorrt: $(STAMP) ## The contract of every session kind, on TensorRT where it and a GPU are
 	$(BIN)/python -m pytest tests/runtime/sessions -rs
 
+# Wheels to install from where there is no network; mamba_ssm's source, to measure its kernel beside ours.
+WHEELS ?=
+MAMBA ?=
+gpu-report: ## All that a machine with an NVIDIA GPU can say: writes docs/gpu/ (ten minutes); WHEELS=DIR without a network
+	@$(PYTHON) benchmarks/gpu_report.py $(if $(WHEELS),--wheels $(WHEELS)) $(if $(MAMBA),--mamba $(MAMBA))
+
 clean: ## Remove build products and the environment
-	rm -rf $(VENV) .mypy_root .mypy_cache .ruff_cache .pytest_cache build dist out *.egg-info
+	rm -rf $(VENV) .venv-gpu .mypy_root .mypy_cache .ruff_cache .pytest_cache build dist out *.egg-info

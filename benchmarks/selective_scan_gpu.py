@@ -13,7 +13,9 @@ import datetime
 import importlib.util
 import platform
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from storm_edge.plugins.libraries import find_library
 
@@ -48,6 +50,14 @@ def mamba_seconds(length: int) -> float | None:
     """One forward scan of mamba_ssm's kernel, or None where it cannot be run."""
     if importlib.util.find_spec("mamba_ssm") is None or importlib.util.find_spec("torch") is None:
         return None
+    try:
+        return _mamba_seconds(length)
+    except (ImportError, RuntimeError) as e:  # built for another PyTorch or GPU, or no memory left
+        print(f"mamba_ssm at {length} tokens: {e}", file=sys.stderr)
+        return None
+
+
+def _mamba_seconds(length: int) -> float:
     import torch
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
@@ -66,16 +76,43 @@ def mamba_seconds(length: int) -> float | None:
             selective_scan_fn(u, delta, A, B, C, D, z, bias, delta_softplus=True)
         end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end) * 1e-3 / REPEATS
+    return float(begin.elapsed_time(end)) * 1e-3 / REPEATS
+
+
+def scans(bridge: ctypes.CDLL) -> dict[str, Any]:
+    """The GPU's limits, and every scan's seconds beside what they allow; ends before lengths it has no memory for."""
+    exponentials, bandwidth = bridge.storm_cuda_exponential_rate(), bridge.storm_cuda_bandwidth()
+    rows = []
+    for length in LENGTHS:
+        other = mamba_seconds(length)
+        for reverse in (False, True):
+            seconds = bridge.storm_cuda_time_scan(BFLOAT16, BATCH, length, CHANNELS, STATE, int(reverse), REPEATS)
+            if seconds <= 0:
+                break
+            elements, in_bytes = BATCH * length * CHANNELS, bytes_moved(length) / bandwidth
+            rows.append(
+                {
+                    "length": length,
+                    "direction": "reverse" if reverse else "forward",
+                    "seconds": seconds,
+                    "bytes": bytes_moved(length),
+                    "floor": max(in_bytes, elements * STATE / exponentials),
+                    "whole": max(in_bytes, elements * SPECIAL_FUNCTIONS / exponentials),
+                    "mamba_seconds": other,
+                }
+            )
+    sizes = {"batch": BATCH, "channels": CHANNELS, "state": STATE}
+    return {"exponentials": exponentials, "bandwidth": bandwidth, **sizes, "scans": rows}
 
 
 def measured(bridge: ctypes.CDLL) -> list[str]:
     """The report of a machine with a GPU."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.max.sm", "--format=csv,noheader"]
     gpu = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
-    exponentials, bandwidth = bridge.storm_cuda_exponential_rate(), bridge.storm_cuda_bandwidth()
+    found = scans(bridge)
     lines = [
-        f"GPU: {gpu}. Measured limits: {exponentials / 1e12:.2f} T exponentials/s, {bandwidth / 1e12:.2f} TB/s.",
+        f"GPU: {gpu}. Measured limits: {found['exponentials'] / 1e12:.2f} T exponentials/s,"
+        f" {found['bandwidth'] / 1e12:.2f} TB/s.",
         "",
         "`floor` is the larger of the bytes over the bandwidth and the state's exponentials over their rate; `all`"
         " counts every use of the special function unit, softplus and SiLU included.",
@@ -83,19 +120,15 @@ def measured(bridge: ctypes.CDLL) -> list[str]:
         "| tokens | direction | ms | GB/s | T exp/s | floor ms | % of floor | % of all | mamba_ssm ms | times |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for length in LENGTHS:
-        other = mamba_seconds(length)
-        for reverse in (False, True):
-            seconds = bridge.storm_cuda_time_scan(BFLOAT16, BATCH, length, CHANNELS, STATE, int(reverse), REPEATS)
-            elements = BATCH * length * CHANNELS
-            floor = max(bytes_moved(length) / bandwidth, elements * STATE / exponentials)
-            whole = max(bytes_moved(length) / bandwidth, elements * SPECIAL_FUNCTIONS / exponentials)
-            lines.append(
-                f"| {length} | {'reverse' if reverse else 'forward'} | {seconds * 1e3:.3f} |"
-                f" {bytes_moved(length) / seconds / 1e9:.0f} | {elements * STATE / seconds / 1e12:.2f} |"
-                f" {floor * 1e3:.3f} | {100 * floor / seconds:.0f} | {100 * whole / seconds:.0f} |"
-                + (f" {other * 1e3:.3f} | {other / seconds:.1f} |" if other else " not installed | |")
-            )
+    for row in found["scans"]:
+        seconds, other = row["seconds"], row["mamba_seconds"]
+        exponentials = BATCH * row["length"] * CHANNELS * STATE / seconds
+        lines.append(
+            f"| {row['length']} | {row['direction']} | {seconds * 1e3:.3f} | {row['bytes'] / seconds / 1e9:.0f} |"
+            f" {exponentials / 1e12:.2f} | {row['floor'] * 1e3:.3f} | {100 * row['floor'] / seconds:.0f} |"
+            f" {100 * row['whole'] / seconds:.0f} |"
+            + (f" {other * 1e3:.3f} | {other / seconds:.1f} |" if other else " not measured | |")
+        )
     return lines
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from storm_edge.demo.encode import encode_video
 from storm_edge.plugins.cpu_kernels import CpuKernels
-from storm_edge.runtime.machine.matrix import support_matrix
+from storm_edge.runtime.machine.matrix import REPORTS, seen_on_gpus, support_matrix
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("plugins", "runtime", "export", "calibration", "demo", "cli")
@@ -113,5 +113,5 @@ def test_the_runtime_works_without_torch_transformers_and_onnx(verb: str, bundle
     assert done.stdout
 
 
-def test_the_readme_has_the_support_matrix_of_the_target_table() -> None:
-    assert support_matrix() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_has_the_support_matrix_of_the_target_table_and_the_gpus_reports() -> None:
+    assert support_matrix(seen_on_gpus(ROOT / REPORTS)) in (ROOT / "README.md").read_text(encoding="utf-8")
