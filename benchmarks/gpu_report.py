@@ -60,21 +60,21 @@ def steps(python: str, wheels: Path | None, mamba: Path | None) -> list[Step]:
     pip = (inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *offline)
     tools = ("-c", "constraints.txt", "-e", ".[cuda,export,demo]", "cmake", "ninja", "pytest")
     named = {
-        "kernels tested": ("tests", 70),
+        "kernels tested": ("tests", 60),
         "memcheck": ("sanitize memcheck", 40),
         "racecheck": ("sanitize racecheck", 50),
         "synccheck": ("sanitize synccheck", 30),
-        "1,000 scans": ("repeat", 30),
-        "scan benchmark": ("scan", 40),
+        "1,000 scans": ("repeat", 20),
+        "scan benchmark": ("scan", 30),
         "demo on cuda": ("demo", 60),
-        "7B-width slice on cuda": ("slice", 110),
-        "TensorRT": ("tensorrt", 90),
+        "7B-width slice on cuda": ("slice", 130),
+        "TensorRT": ("tensorrt", 60),
     }
     made = [Step("environment", ((python, "-m", "venv", VENV), (*pip, *tools)), 1800, counted=False)]
     if mamba:
         from_source = ("--no-build-isolation", "--no-deps", str(mamba.resolve()))
         made.append(Step("mamba_ssm", ((*pip, *from_source),), 1800, counted=False))
-    made.append(Step("kernels built", ((inside, "-m", "storm_edge.plugins.build"),), 80))
+    made.append(Step("kernels built", ((inside, "-m", "storm_edge.plugins.build"),), 120))
     made += [Step(n, ((inside, "benchmarks/gpu_steps.py", *w.split()),), s) for n, (w, s) in named.items()]
     return made
 

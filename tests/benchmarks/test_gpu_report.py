@@ -251,11 +251,16 @@ def test_scans_are_set_beside_the_limits_that_were_measured_and_end_where_memory
 
 
 def test_an_engine_that_is_built_and_asked_gives_the_reports_figures(
-    module: Callable[[str], Any], trained: Path, copy_of: Callable[[Path], Path]
+    module: Callable[[str], Any],
+    trained: Path,
+    copy_of: Callable[[Path], Path],
+    nvidia_smi: Callable[[str], None],
 ) -> None:
+    nvidia_smi("#!/bin/sh\necho 512\n")
     (engine,) = module("gpu_steps")._engine(copy_of(trained), "cpu")["engines"]
     assert set(ENGINE) == set(engine)
     assert (engine["name"], engine["verified"], engine["passed"]) == ("cpu-fp32", True, engine["checks"])
     assert engine["worst"]["vision"]["cosine"] >= 0.999999
     assert {"vision", "temporal", "prefill", "decode"} <= set(engine["seconds"])
     assert engine["counts"]["frames"] == 32
+    assert engine["memory"]["in_use_on_the_gpu_bytes"] == 512 * 2**20
