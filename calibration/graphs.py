@@ -26,13 +26,6 @@ def fp32_graph(bundle: Bundle, stage: Stage, scales: Scales) -> tuple[onnx.Model
     return model, readers
 
 
-def fill_groups(tokens: NDArray[np.float32], pool: int) -> NDArray[np.float32]:
-    """Tokens (T, N, D) as the temporal graph takes them: (1, T', N, D), the last frame filling up the last group."""
-    if missing := -len(tokens) % pool:
-        tokens = np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)])
-    return tokens[None]
-
-
 def some_rows(rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
     """At most `number` rows of a matrix, evenly spread."""
     picked: NDArray[np.float32] = rows[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)]

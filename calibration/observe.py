@@ -13,40 +13,57 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from storm_edge.calibration.graphs import Scales, fill_groups, fp32_graph
+from storm_edge.calibration.graphs import Scales, fp32_graph
 from storm_edge.calibration.histogram import Histogram
 from storm_edge.calibration.methods import Method
 from storm_edge.calibration.thresholds import find_range
 from storm_edge.export.graph_file import save_model
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers
+from storm_edge.runtime.answer.stages import Encoders
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import BuildError
+from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 # What one run of the vision graph may leave in outputs that are only looked at.
 WATCHED_BYTES = 256 * 2**20
 
 
-@dataclass(frozen=True)
-class Watched:
-    """A graph in fp32 that gives its linear layers' inputs as outputs too."""
+See = Callable[[Stage, str, NDArray[Any]], None]
 
+
+@dataclass
+class _WatchedSession:
+    """A Session on a graph in fp32 that gives its linear layers' inputs as outputs too, and shows them to `see`."""
+
+    stage: Stage
     session: OnnxRuntimeSession
     layers: list[LinearLayer]
+    see: See = lambda *_: None
+    device: Device = HOST
+    batch: int = 1  # until it is known how much a frame makes
+
+    def run(self, **inputs: Tensor) -> dict[str, NDArray[Any]]:
+        """Run once."""
+        given = {name: HOST.host(x) for name, x in inputs.items()}
+        made = self.session.run(**given)
+        for name in dict.fromkeys(layer.input for layer in self.layers):
+            self.see(self.stage, name, made[name] if name in made else given[name])
+        of_one = sum(x.nbytes for x in made.values()) // len(next(iter(given.values())))
+        self.batch = int(np.clip(WATCHED_BYTES // max(of_one, 1), 1, VISION_BATCH))
+        return made
 
 
 class Watcher:
     """Shows what linear layers read, clip by clip; use as a context, which holds the graphs' temporary copies."""
 
     def __init__(self, bundle: Bundle, threads: int | None = None, scales: Scales | None = None) -> None:
-        self._pool = bundle.config.reduction.temporal_pool
         self._folder = TemporaryDirectory(prefix="storm-calibrate-")
-        self._watched = {
-            stage: _watch(bundle, stage, Path(self._folder.name), threads, scales or {}) for stage in CALIBRATED
-        }
-        self._batch = 1
+        self._sessions = [_watched(bundle, s, Path(self._folder.name), threads, scales or {}) for s in CALIBRATED]
+        vision, temporal = self._sessions
+        self._encoders = Encoders(vision, temporal, bundle.config.reduction.temporal_pool)
 
     def __enter__(self) -> Watcher:
         return self
@@ -57,32 +74,16 @@ class Watcher:
     @property
     def layers(self) -> dict[Stage, list[LinearLayer]]:
         """The linear layers that are watched."""
-        return {stage: watched.layers for stage, watched in self._watched.items()}
+        return {watched.stage: watched.layers for watched in self._sessions}
 
-    def watch(self, frames: NDArray[np.uint8], see: Callable[[Stage, str, NDArray[Any]], None]) -> NDArray[np.float32]:
+    def watch(self, frames: NDArray[np.uint8], see: See) -> NDArray[np.float32]:
         """Run both graphs on frames uint8 [T, H, W, 3] and show `see` every tensor that a linear layer reads.
 
         Returns the visual tokens (1, ceil(T / k), N / p, D).
         """
-        tokens: list[NDArray[np.float32]] = []
-        start = 0
-        while start < len(frames):
-            made = self._run("vision", see, frames=frames[start : start + self._batch])
-            tokens.append(made["tokens"])
-            start += self._batch
-            watched = sum(x.nbytes for x in made.values()) // len(tokens[-1])
-            self._batch = int(np.clip(WATCHED_BYTES // max(watched, 1), 1, VISION_BATCH))
-        made = self._run("temporal", see, tokens=fill_groups(np.concatenate(tokens), self._pool))
-        visual: NDArray[np.float32] = made["visual_tokens"]
-        return visual
-
-    def _run(
-        self, stage: Stage, see: Callable[[Stage, str, NDArray[Any]], None], **inputs: NDArray[Any]
-    ) -> dict[str, NDArray[Any]]:
-        made = self._watched[stage].session.run(**inputs)
-        for name in dict.fromkeys(layer.input for layer in self._watched[stage].layers):
-            see(stage, name, made[name] if name in made else inputs[name])
-        return made
+        for session in self._sessions:
+            session.see = see
+        return HOST.host(self._encoders.temporal(self._encoders.vision(frames)))
 
 
 class Observer(Watcher):
@@ -91,7 +92,7 @@ class Observer(Watcher):
     def __init__(self, bundle: Bundle, threads: int | None = None, scales: Scales | None = None) -> None:
         super().__init__(bundle, threads, scales)
         self.histograms: dict[Stage, dict[str, Histogram]] = {
-            stage: {layer.input: Histogram() for layer in watched.layers} for stage, watched in self._watched.items()
+            stage: {layer.input: Histogram() for layer in layers} for stage, layers in self.layers.items()
         }
 
     def __enter__(self) -> Observer:
@@ -141,12 +142,12 @@ def range_of(stage: Stage, tensor: str, seen: Histogram, method: Method) -> Rang
         ) from e
 
 
-def _watch(bundle: Bundle, stage: Stage, folder: Path, threads: int | None, scales: Scales) -> Watched:
+def _watched(bundle: Bundle, stage: Stage, folder: Path, threads: int | None, scales: Scales) -> _WatchedSession:
     model, readers = fp32_graph(bundle, stage, scales)
     layers = linear_layers(model)
     give_out(model, [layer.input for layer in layers])
     save_model(model, folder / f"{stage}.onnx", f"{stage}.data", readers)
-    return Watched(OnnxRuntimeSession(folder / f"{stage}.onnx", threads), layers)
+    return _WatchedSession(stage, OnnxRuntimeSession(folder / f"{stage}.onnx", threads), layers)
 
 
 def give_out(model: onnx.ModelProto, names: list[str]) -> None:

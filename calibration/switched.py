@@ -7,6 +7,7 @@ originals. Sums are fp32, so it computes what an engine's integers stand for, wh
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,14 +17,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from storm_edge.calibration.graphs import Scales, fill_groups, fp32_graph
+from storm_edge.calibration.graphs import Scales, fp32_graph
 from storm_edge.export.graph_file import Reader, save_model
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers, quantize
 from storm_edge.export.passes.widen import widen
+from storm_edge.runtime.answer.stages import Encoders
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range, Scheme
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.sizes import VISION_BATCH
+from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 SWITCHES = "quantized"
@@ -73,16 +76,31 @@ class SwitchedEncoders:
 
     def vision(self, frames: NDArray[np.uint8], quantized: Collection[Key]) -> Float32:
         """Frames (T, H, W, 3) -> tokens (T, N, D)."""
-        batches = (frames[i : i + VISION_BATCH] for i in range(0, len(frames), VISION_BATCH))
-        return np.concatenate([self._run("vision", quantized, frames=batch)["tokens"] for batch in batches])
+        return HOST.host(self._with(quantized).vision(frames))
 
     def temporal(self, tokens: Float32, quantized: Collection[Key]) -> Float32:
         """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D)."""
-        return self._run("temporal", quantized, tokens=fill_groups(tokens, self._pool))["visual_tokens"]
+        return HOST.host(self._with(quantized).temporal(tokens))
 
-    def _run(self, stage: Stage, quantized: Collection[Key], **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        switches = np.array([(stage, layer.node) in quantized for layer in self.layers[stage]])
-        return self._sessions[stage].run(**{SWITCHES: switches, **inputs})
+    def _with(self, quantized: Collection[Key]) -> Encoders:
+        """The encoders with the switches of these layers on."""
+        on = {stage: np.array([(stage, x.node) in quantized for x in layers]) for stage, layers in self.layers.items()}
+        vision, temporal = (_SwitchedSession(self._sessions[stage], on[stage]) for stage in CALIBRATED)
+        return Encoders(vision, temporal, self._pool)
+
+
+@dataclass(frozen=True)
+class _SwitchedSession:
+    """A Session on a graph of `switch`, with its switches `on` bool [layers] set."""
+
+    session: OnnxRuntimeSession
+    on: NDArray[np.bool_]
+    device: Device = HOST
+    batch: int = VISION_BATCH
+
+    def run(self, **inputs: Tensor) -> dict[str, NDArray[Any]]:
+        """Run once."""
+        return self.session.run(**{SWITCHES: self.on, **inputs})
 
 
 def switch(

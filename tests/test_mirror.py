@@ -87,7 +87,6 @@ COVERED_BY = {
     "plugins/onnx_common.py": "plugins/test_onnx_export.py",
     "plugins/selective_scan/op.py": "plugins/test_op_schema.py",
     "plugins/torch_common.py": "plugins/test_onnx_export.py",
-    "runtime/answer/stages.py": "runtime/answer/test_pipeline.py",
     "runtime/bundle/calibration.py": "calibration/test_calibrate.py",
     "runtime/bundle/contract.py": "runtime/bundle/test_graphs.py",
     "runtime/bundle/onnx_messages.py": "runtime/bundle/test_graphs.py",

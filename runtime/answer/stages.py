@@ -20,18 +20,56 @@ from storm_edge.runtime.sessions.device import HOST, Device, Tensor, open_device
 
 
 @dataclass(frozen=True)
-class Stages:
-    """An engine's loaded graphs. `device` is the GPU's where any of them runs there, else the host.
+class Encoders:
+    """Vision and temporal, loaded: whoever runs both, to answer, to verify or to calibrate, runs them here.
 
-    A stage takes tensors that any of the others gave, or in host memory, and gives them where it runs; they cross
-    between host and GPU here and nowhere else.
+    A stage takes tensors that the other gave, or in host memory, and gives them where it runs; they cross between host
+    and GPU here and nowhere else. `device` is the GPU's where any stage of the engine runs there, else the host.
     """
 
     vision_session: Session
     temporal_session: Session
-    generator: Generator
     temporal_pool: int
     device: Device = HOST
+
+    @property
+    def batch(self) -> int:
+        """Frames that `vision` computes at once."""
+        return self.vision_session.batch
+
+    def tokens(self, frames: int | None = None) -> ClipTokens:
+        """Where the tokens of a clip are gathered, with room for `frames` from the start where that is known."""
+        return ClipTokens(self.vision_session.device, self.temporal_pool, frames)
+
+    def vision(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Frames (T, H, W, 3) in host memory -> tokens (T, N, D), a batch at a time."""
+        gathered = self.tokens(len(frames))
+        while gathered.count < len(frames):
+            batch = frames[gathered.count : gathered.count + self.batch]
+            gathered.add(self.vision_session.run(frames=batch)["tokens"])
+        return gathered.tokens
+
+    def temporal(self, tokens: Tensor) -> Tensor:
+        """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
+        device = self.temporal_session.device
+        tokens = self._at(device, tokens)
+        if len(tokens) % self.temporal_pool:
+            filled = ClipTokens(device, self.temporal_pool, len(tokens))
+            filled.add(tokens)
+            tokens = filled.whole_groups()
+        return self.temporal_session.run(tokens=tokens[None])["visual_tokens"]
+
+    def _at(self, device: Device, tensor: Tensor) -> Tensor:
+        """A tensor of any stage where another takes it."""
+        moved: Tensor = device.put(tensor if device is self.device else self.device.host(tensor))
+        return moved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages(Encoders):
+    """An engine's loaded graphs: the encoders, and what generates from their visual tokens."""
+
+    generator: Generator
 
     @classmethod
     def load(cls, bundle: Bundle, record: EngineRecord, *, threads: int | None = None) -> Stages:
@@ -52,46 +90,15 @@ class Stages:
             for stage in ("vision", "temporal")
         )
         generator = function(runners["decoder"].generator)(bundle, record, of["decoder"], threads)
-        return cls(vision, temporal, generator, bundle.config.reduction.temporal_pool, device)
+        return cls(vision, temporal, bundle.config.reduction.temporal_pool, device, generator=generator)
 
     def worker(self) -> Stages:
         """The same loaded graphs with a generator of its own sequence; raises EngineError."""
         return replace(self, generator=self.generator.worker())
 
-    @property
-    def batch(self) -> int:
-        """Frames that `vision` computes at once."""
-        return self.vision_session.batch
-
-    def tokens(self, frames: int | None = None) -> ClipTokens:
-        """Where the tokens of a clip are gathered, with room for `frames` from the start where that is known."""
-        return ClipTokens(self.vision_session.device, self.temporal_pool, frames)
-
-    def vision(self, frames: NDArray[np.uint8]) -> Tensor:
-        """Frames (T, H, W, 3) in host memory -> tokens (T, N, D), a batch at a time."""
-        gathered = self.tokens(len(frames))
-        for i in range(0, len(frames), self.batch):
-            gathered.add(self.vision_session.run(frames=frames[i : i + self.batch])["tokens"])
-        return gathered.tokens
-
-    def temporal(self, tokens: Tensor) -> Tensor:
-        """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
-        device = self.temporal_session.device
-        tokens = self._at(device, tokens)
-        if len(tokens) % self.temporal_pool:
-            filled = ClipTokens(device, self.temporal_pool, len(tokens))
-            filled.add(tokens)
-            tokens = filled.whole_groups()
-        return self.temporal_session.run(tokens=tokens[None])["visual_tokens"]
-
     def rows(self, visual: Tensor, newline: int | None) -> Tensor:
         """Visual tokens (1, F, n, D) as rows of a prompt (F * n, D), where the generator wants them."""
         return self.generator.visual_rows(self._at(self.generator.device, visual), newline)
-
-    def _at(self, device: Device, tensor: Tensor) -> Tensor:
-        """A tensor of any stage where another takes it."""
-        moved: Tensor = device.put(tensor if device is self.device else self.device.host(tensor))
-        return moved
 
 
 class ClipTokens:
