@@ -93,9 +93,11 @@ def _summary(engine: str, stats: dict[str, object]) -> str:
     seconds = stats["seconds"]
     assert isinstance(seconds, dict)
     stages = ", ".join(f"{stage} {1000 * value:.0f} ms" for stage, value in seconds.items())
-    memory = stats["peak_memory_bytes"]
+    memory, device = stats["peak_memory_bytes"], stats["peak_device_bytes"]
     assert isinstance(memory, int)
+    assert isinstance(device, int)
+    on_gpu = f" and {device / 2**20:.0f} MiB of the GPU" if device else ""
     return (
         f"[{engine}: {stats['frames']} frames, {stats['visual_tokens']} visual tokens, {stats['prompt_tokens']} prompt"
-        f" tokens, {stats['answer_tokens']} answer tokens; {stages}; peak {memory / 2**20:.0f} MiB]"
+        f" tokens, {stats['answer_tokens']} answer tokens; {stages}; peak {memory / 2**20:.0f} MiB{on_gpu}]"
     )

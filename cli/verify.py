@@ -34,6 +34,7 @@ def command(
     from storm_edge.runtime.bundle.engine import check_engine_hashes
     from storm_edge.runtime.bundle.manifest import Bundle
     from storm_edge.runtime.bundle.trust import choose_engine
+    from storm_edge.runtime.machine.memory import peak_device_bytes, peak_memory_bytes
     from storm_edge.runtime.machine.probe import probe
     from storm_edge.runtime.proof.advice import to_find_the_layer
     from storm_edge.runtime.proof.figures import describe_reference
@@ -61,7 +62,8 @@ def command(
         reference = opened.manifest.reference.model_dump(mode="json")
         rows, passed = [r.model_dump(mode="json") for r in results], all(r.passed for r in results)
         facts = {"engine": record.name, "passed": passed, "reference": reference, "unlisted": unlisted}
-        click.echo(json.dumps({**facts, "checks": rows, "seconds": step.seconds}))
+        memory = {"peak_memory_bytes": peak_memory_bytes(), "peak_device_bytes": peak_device_bytes()}
+        click.echo(json.dumps({**facts, "checks": rows, "seconds": step.seconds, **memory}))
     else:
         echo(f"engine {record.name}, {unchanged}")
         for line in describe_reference(opened.manifest.reference):
@@ -70,6 +72,8 @@ def command(
         for r in results:
             mark = "" if r.passed else "  FAILED"
             echo(f"{r.clip:<8}{r.stage:<15}{r.metric:<16}{r.value:>12.8g}{r.limit:>12.8g}{mark}")
+        if device := peak_device_bytes():
+            echo(f"peak {peak_memory_bytes() / 2**20:.0f} MiB and {device / 2**20:.0f} MiB of the GPU")
         if failed := [r for r in results if not r.passed]:
             echo(f"which layer: {to_find_the_layer(opened, record, failed[0].stage, failed[0].clip)}")
     require(results, opened, record)

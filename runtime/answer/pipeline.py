@@ -24,7 +24,7 @@ from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
-from storm_edge.runtime.machine.memory import peak_memory_bytes
+from storm_edge.runtime.machine.memory import peak_device_bytes, peak_memory_bytes
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
 from storm_edge.runtime.video import FrameBatch, read_frames
@@ -45,7 +45,7 @@ class AnswerStats:
     finish: str
     seconds: dict[str, float]
     peak_memory_bytes: int
-    peak_device_bytes: int  # of a GPU, see Device.peak_bytes; 0 without one
+    peak_device_bytes: int = 0  # of a GPU, since it was opened; 0 without one
 
 
 class Answer:
@@ -80,6 +80,7 @@ class Answer:
     @property
     def stats(self) -> AnswerStats:
         """Token counts, seconds by stage and peak memory so far."""
+        self._pipeline.stages.device.watch_memory()
         return AnswerStats(
             **vars(self._begun)
             | {
@@ -87,7 +88,7 @@ class Answer:
                 "finish": self._generation.finish or "unfinished",
                 "seconds": self._begun.seconds | {"decode": self._decode_seconds},
                 "peak_memory_bytes": peak_memory_bytes(),
-                "peak_device_bytes": self._pipeline.stages.device.peak_bytes(),
+                "peak_device_bytes": peak_device_bytes(),
             }
         )
 
@@ -193,7 +194,6 @@ class Pipeline:
             finish="unfinished",
             seconds=video.seconds | {"prefill": time.perf_counter() - start},
             peak_memory_bytes=0,
-            peak_device_bytes=0,
         )
         return Answer(Generation(tokens, self.prompt.stream(), options.stop), stats, self)
 

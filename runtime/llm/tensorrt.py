@@ -48,7 +48,7 @@ class TensorRTDecoder(StepwiseDecoder):
         self._cuda, self._type = engine.device, engine.dtype("inputs_embeds")
         self._least = smallest[1]
         self._captures = os.environ.get(GRAPH_SWITCH) != "0"
-        self._step, self._prefill = engine.context(), engine.context(prefill)
+        self._step, self._prefill = engine.context(settled=self._captures), engine.context(prefill)
         self._embeds = self._cuda.empty(largest, self._type)  # (1, chunk, D)
         self._positions = self._cuda.empty(largest[:2], "int64")  # (1, chunk)
         self._start = self._cuda.empty((1,), "int64")

@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Memory of this process, and what it was seen to take of a GPU."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ def peak_memory_bytes() -> int:
     if (peak := _status("VmHWM")) is not None:
         return peak
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+_device_peak = 0
+
+
+def saw_device_bytes(taken: int) -> None:
+    """Remember how much memory a GPU has given since it was opened."""
+    global _device_peak  # like the kernel's mark of the process's own memory, which is the process's too
+    _device_peak = max(_device_peak, taken)
+
+
+def peak_device_bytes() -> int:
+    """The most memory that a GPU was seen to give while this process had it open; 0 without one."""
+    return _device_peak
 
 
 @contextmanager

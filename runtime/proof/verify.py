@@ -85,6 +85,7 @@ def verify(
         results.extend(_check_clip(stages, label, clip, record))
         if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
             results.extend(_check_chain(stages, label, clip, record))
+    stages.device.watch_memory()
     return results
 
 

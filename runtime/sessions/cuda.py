@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.machine.memory import saw_device_bytes
 from storm_edge.runtime.machine.packages import import_cupy
 from storm_edge.runtime.sessions.device import HOST, HOST_MEMORY, HostArray, Memory, Tensor
 
@@ -32,7 +33,6 @@ class CudaDevice:
             self._free = self._free_bytes()
         except self._failures as e:
             raise EngineError(f"no GPU can be used here ({_line(e)}): see `storm doctor`.") from e
-        self._least_free = self._free
         self._scratch: Any = None
 
     @property
@@ -139,11 +139,10 @@ class CudaDevice:
             end.synchronize()
             return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1000
 
-    def peak_bytes(self) -> int:
-        """The most memory that anybody has taken from the GPU since it was opened, without what the driver keeps."""
+    def watch_memory(self) -> None:
+        """Note what anybody has taken from the GPU since it was opened, without what the driver keeps."""
         with self:
-            self._least_free = min(self._least_free, self._free_bytes())
-        return self._free - self._least_free
+            saw_device_bytes(self._free - self._free_bytes())
 
     def _free_bytes(self) -> int:
         return int(self.cupy.cuda.runtime.memGetInfo()[0])

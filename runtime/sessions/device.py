@@ -75,10 +75,10 @@ class Device(Protocol):
     def seconds(self, begin: Any, end: Any) -> float:
         """Seconds between two marks, once the work before them is done; waits for it."""
 
-    def peak_bytes(self) -> int:
-        """The most memory that was seen taken from the device since it was opened; 0 for host memory.
+    def watch_memory(self) -> None:
+        """Look how much of a GPU's memory is taken, for `machine.memory.peak_device_bytes`.
 
-        Looks at every call: what a stage takes is seen by a call after it, since freed memory is kept for the next.
+        What a stage takes is seen after it too, since freed memory is kept for the next.
         """
 
     def __enter__(self) -> Any: ...
@@ -152,9 +152,8 @@ class HostDevice:
         """Seconds between two marks."""
         return end - begin
 
-    def peak_bytes(self) -> int:
-        """0: the process's own memory is in `machine.memory`."""
-        return 0
+    def watch_memory(self) -> None:
+        """Nothing: the system keeps the mark of the process's own memory."""
 
     def __enter__(self) -> HostDevice:
         return self

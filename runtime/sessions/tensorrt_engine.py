@@ -74,30 +74,46 @@ class TensorRTEngine:
             return fixed, fixed, fixed
         return tuple(tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, profile))
 
-    def context(self, profile: int = 0) -> EngineContext:
-        """Something that runs the engine with the shapes of a profile; raises EngineError where memory is short."""
-        return EngineContext(self, self._trt, self._engine, profile)
+    def context(self, profile: int = 0, *, settled: bool = False) -> EngineContext:
+        """Something that runs the engine with the shapes of a profile; raises EngineError where memory is short.
+
+        `settled`: TensorRT for RTX, which compiles kernels when they are first used, does so before a run goes on, and
+        not beside it. What is captured as a CUDA graph would keep its stopgaps.
+        """
+        return EngineContext(self, self._make_context(settled), self._engine, profile)
+
+    def _make_context(self, settled: bool) -> Any:
+        trt, engine = self._trt, self._engine
+        # Each context's own memory would hold its largest activations for as long as it lives.
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        specialization = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+        with self.device:
+            if settled and specialization is not None:
+                config = engine.create_runtime_config()
+                config.set_execution_context_allocation_strategy(strategy)
+                config.dynamic_shapes_kernel_specialization_strategy = specialization.EAGER
+                context = engine.create_execution_context(config)
+            else:
+                context = engine.create_execution_context(strategy)
+        if context is None:
+            raise EngineError(f"TensorRT cannot make a context for {self.path} ({self.reason()}): {MORE_MEMORY}.")
+        return context
 
     def reason(self) -> str:
         """What TensorRT said last of what went wrong, on one line."""
-        return " ".join(self._errors[-1].split()) if self._errors else "it does not say why"
+        return " ".join("; ".join(self._errors[-2:]).split()) or "it does not say why"
 
 
 class EngineContext:
     """Runs an engine. Memory for activations is the device's scratch block, which engines that run in turn share."""
 
-    def __init__(self, engine: TensorRTEngine, trt: Any, handle: Any, profile: int):
-        self._engine, self._handle, self._profile, self._device = engine, handle, profile, engine.device
+    def __init__(self, engine: TensorRTEngine, context: Any, handle: Any, profile: int):
+        self._engine, self._context, self._handle, self._profile = engine, context, handle, profile
+        self._device = engine.device
         self._size, self._memory = 0, 0  # bytes that the shapes need, and the block that the context was given
         self._graph: Any = None
         self._capturable = True
         with self._device:
-            # Each context's own memory would hold its largest activations for as long as it lives.
-            self._context = handle.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-            if self._context is None:
-                raise EngineError(
-                    f"TensorRT cannot make a context for {engine.path} ({engine.reason()}): {MORE_MEMORY}."
-                )
             if profile and not self._context.set_optimization_profile_async(profile, self._device.stream):
                 raise EngineError(f"{engine.path} has no optimization profile {profile}: build it again.")
 
@@ -139,10 +155,18 @@ class EngineContext:
                 return
             self._enqueue()  # TensorRT does what it has put off before it can be captured
             if self._capturable:
-                self._graph = self._device.capture(lambda: bool(self._context.execute_async_v3(self._device.stream)))
+                self._graph = self._capture()
                 self._capturable = self._graph is not None
                 if not self._capturable:
                     _log.warning("%s cannot be captured as a CUDA graph: it runs without one", self._engine.path)
+
+    def _capture(self) -> Any:
+        """One run as a CUDA graph; None where TensorRT or CUDA cannot."""
+        context, stream = self._context, self._device.stream
+        # TensorRT for RTX can be asked; TensorRT is tried.
+        if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(stream):
+            return None
+        return self._device.capture(lambda: bool(context.execute_async_v3(stream)))
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):

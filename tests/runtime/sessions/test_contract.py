@@ -44,7 +44,7 @@ class Kind:
 
     def _tensorrt(self, stage: Stage):  # type: ignore[no-untyped-def]
         from storm_edge.export.build.goal import judge
-        from storm_edge.export.build.prepare import prepare
+        from storm_edge.export.build.steps import prepare
         from storm_edge.export.build.tensorrt.compile import compile_graph
         from storm_edge.export.build.tensorrt.compile_job import CompileJob
         from storm_edge.runtime.sessions.tensorrt_engine import TensorRTEngine

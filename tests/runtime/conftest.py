@@ -1,0 +1,95 @@
+"""A GPU with CuPy and TensorRT that are not there, and an engine for them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storm_edge.runtime.bundle.engine import EngineRecord, read_engine
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle
+from storm_edge.runtime.machine import memory
+from storm_edge.runtime.sessions import tensorrt, tensorrt_engine
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the fakes beside this file
+
+import fake_cupy
+import fake_tensorrt
+
+LENGTH = 128  # tokens of the fake engine's key-value cache
+
+
+@dataclass
+class Machine:
+    """The GPU, what TensorRT has done in this process, and the modules."""
+
+    gpu: fake_cupy.Gpu
+    tensorrt: fake_tensorrt.Process
+    cupy: object
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A machine with a GPU whose work is done late."""
+    gpu = fake_cupy.Gpu()
+    process = fake_tensorrt.Process(gpu)
+    modules = {
+        "cupy": fake_cupy.cupy_of(gpu),
+        "tensorrt": fake_tensorrt.tensorrt_of(process),
+        "tensorrt_rtx": fake_tensorrt.tensorrt_of(process, rtx=True),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(tensorrt_engine, "_loaded", set())
+    tensorrt_engine._runtime.cache_clear()
+    yield Machine(gpu, process, modules["cupy"])
+    tensorrt_engine._runtime.cache_clear()
+
+
+Engines = Callable[..., tuple[Bundle, EngineRecord]]
+
+
+@pytest.fixture
+def engines(bundle: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Engines:
+    """Makes a bundle with an engine of the fake TensorRT: its runners by stage, and the profiles of its decoder."""
+    monkeypatch.setattr(tensorrt, "find_library", lambda kind: None)
+    monkeypatch.setattr(memory, "_device_peak", 0)
+
+    def make(two_profiles: bool = False, least: int = 2, **runners: str) -> tuple[Bundle, EngineRecord]:
+        opened = Bundle.open(copy_of(bundle))
+        record = read_engine(opened, "cpu-fp32")
+        config = opened.config
+        side, k, width = config.vision.image_size, config.reduction.temporal_pool, config.llm.hidden_size
+        n = config.tokens_per_frame
+
+        def tokens(least: int, most: int) -> dict[str, list[list[int]]]:
+            shapes = {"inputs_embeds": (width,), "position_ids": ()}
+            return {x: [[1, least, *s], [1, least, *s], [1, most, *s]] for x, s in shapes.items()}
+
+        cache = [1, config.llm.num_key_value_heads, LENGTH, config.llm.head_dim]
+        names = [f"{kind}_{i}" for kind in ("key", "value") for i in range(config.llm.num_hidden_layers)]
+        profiles = {
+            "vision": [{"frames": [[1, side, side, 3], [8, side, side, 3], [16, side, side, 3]]}],
+            "temporal": [{"tokens": [[1, k, n, width], [1, 8, n, width], [1, 64, n, width]]}],
+            "decoder": [tokens(1, 1), tokens(least, 48)] if two_profiles else [tokens(1, 48)],
+        }
+        fixed = {f"{side}_{name}": cache for side in ("past", "present") for name in names}
+        graphs = dict(record.graphs)
+        for stage in STAGES:
+            if runners.get(stage, "tensorrt").startswith("tensorrt"):
+                path = opened.root / "engines" / f"{stage}.engine"
+                graph = opened.path(opened.manifest.graphs[stage].file)
+                fake_tensorrt.write_engine(path, graph, profiles[stage], fixed if stage == "decoder" else None)
+                graphs[stage] = str(path.relative_to(opened.root))
+        update = {
+            "graphs": graphs,
+            "runners": dict.fromkeys(STAGES, "tensorrt") | runners,
+            "versions": {"tensorrt": fake_tensorrt.VERSION},
+            "max_length": LENGTH,
+        }
+        return opened, record.model_copy(update=update)
+
+    return make
