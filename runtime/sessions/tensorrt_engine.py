@@ -18,6 +18,7 @@ from storm_edge.plugins.libraries import build_command
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import import_tensorrt
 from storm_edge.runtime.sessions.cuda import MORE_MEMORY, CudaDevice
+from storm_edge.runtime.sessions.kernel_cache import context_config
 
 # TensorRT's names of types -> those of `CudaDevice.cast`.
 _TYPES = {
@@ -38,7 +39,7 @@ class TensorRTEngine:
 
     def __init__(self, path: Path, package: str, made_with: str, device: CudaDevice, plugins: Sequence[Path] = ()):
         trt = import_tensorrt(package)
-        self._trt, self.path, self.device = trt, path, device
+        self.path, self.device = path, device
         if trt.__version__ != made_with:
             raise EngineError(
                 f"{path} was built with TensorRT {made_with}, this machine has {trt.__version__}:"
@@ -62,6 +63,7 @@ class TensorRTEngine:
         self.inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         self.outputs = [n for n in names if n not in self.inputs]
         self.profiles: int = engine.num_optimization_profiles
+        self.context_config = context_config(trt, engine, path, self)
 
     def dtype(self, name: str) -> str:
         """The type of an input or output, as `CudaDevice.cast` calls it."""
@@ -76,7 +78,7 @@ class TensorRTEngine:
 
     def context(self, profile: int = 0) -> EngineContext:
         """Something that runs the engine with the shapes of a profile; raises EngineError where memory is short."""
-        return EngineContext(self, self._trt, self._engine, profile)
+        return EngineContext(self, self._engine, profile)
 
     def reason(self) -> str:
         """What TensorRT said last of what went wrong, on one line."""
@@ -86,14 +88,14 @@ class TensorRTEngine:
 class EngineContext:
     """Runs an engine. Memory for activations is the device's scratch block, which engines that run in turn share."""
 
-    def __init__(self, engine: TensorRTEngine, trt: Any, handle: Any, profile: int):
+    def __init__(self, engine: TensorRTEngine, handle: Any, profile: int):
         self._engine, self._handle, self._profile, self._device = engine, handle, profile, engine.device
         self._size, self._memory = 0, 0  # bytes that the shapes need, and the block that the context was given
         self._graph: Any = None
         self._capturable = True
         with self._device:
             # Each context's own memory would hold its largest activations for as long as it lives.
-            self._context = handle.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            self._context = handle.create_execution_context(engine.context_config)
             if self._context is None:
                 raise EngineError(
                     f"TensorRT cannot make a context for {engine.path} ({engine.reason()}): {MORE_MEMORY}."
