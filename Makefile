@@ -20,6 +20,8 @@ ifneq ($(wildcard /etc/nv_tegra_release)$(filter 3.10,$(PYTHON_VERSION)),)
 else
   EXTRAS := cpu,export,demo,dev,debug
 endif
+# A CUDA build of ONNX Runtime shares its folder with the CPU's: installing this over that breaks it.
+HAS_CUDA := 'import onnxruntime, sys; sys.exit("CUDAExecutionProvider" not in onnxruntime.get_available_providers())'
 CONSTRAINTS := $(if $(filter 3.10,$(PYTHON_VERSION)),constraints-jp62.txt,constraints.txt)
 PACKAGES := plugins runtime export calibration demo cli
 
@@ -56,7 +58,9 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV) || \
 	  { rm -rf $(VENV); echo "error: Python's venv module is missing: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV); the first time takes a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(PIP_FLAGS) -e '.[$(EXTRAS)]'
+	@extras=$(EXTRAS); if $(BIN)/python -c $(HAS_CUDA) 2> /dev/null; then extras=$${extras#cpu,}; \
+	  echo "keeping the ONNX Runtime with CUDA that is there"; fi; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(PIP_FLAGS) -e ".[$$extras]"
 	@touch $@
 
 .mypy_root: Makefile

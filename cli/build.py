@@ -28,7 +28,7 @@ from storm_edge.cli.progress import progress, say
 )
 @click.option("--stages", default="vision,temporal,decoder", show_default=True, help="TensorRT targets: what to build.")
 @click.option("--max-frames", type=COUNT, default=128, show_default=True, help="Longest clip, in frames.")
-@click.option("--max-length", type=COUNT, help="Tokens of the KV cache; default: the model's context.")
+@click.option("--max-length", type=COUNT, help="Tokens of the KV cache; default: --max-frames and 1024 of text.")
 @click.option(
     "--int4-block",
     type=click.Choice(["32", "64", "128"]),
@@ -43,6 +43,11 @@ from storm_edge.cli.progress import progress, say
 @click.option(
     "--workspace", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Limit of the builder's scratch memory."
 )
+@click.option(
+    "--decoder-profiles", type=click.IntRange(1, 2), help="Kernels for one token and a prompt together, or for each."
+)
+@click.option("--wide-softmax", is_flag=True, help="TensorRT before 10.14: softmax in fp32, between casts.")
+@click.option("--without-plugin", is_flag=True, help="TensorRT: expand the operators, for whom slow is fast enough.")
 @click.option("--allow-mismatch", is_flag=True, help="Publish an engine that fails verification.")
 @click.option("--trust-engines", is_flag=True, help="Let an engine that somebody else compiled count as built.")
 @threads_option("CPU threads for the verification; default: all cores.")
@@ -51,9 +56,10 @@ from storm_edge.cli.progress import progress, say
 def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: Any) -> None:
     """Build an engine from BUNDLE and verify it; a failing engine is not published."""
     from storm_edge.export.build.build import build
-    from storm_edge.export.build.goal import device_command
+    from storm_edge.export.build.device_command import device_command
     from storm_edge.export.build.language import builder_of
     from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
+    from storm_edge.export.build.tensorrt.plugin import findings, warnings
     from storm_edge.runtime.bundle.manifest import Bundle
     from storm_edge.runtime.machine.targets import target
     from storm_edge.runtime.runners import RUNNERS
@@ -77,6 +83,9 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         min_shapes=parse_shapes(options["min_shapes"]),
         opt_shapes=parse_shapes(options["opt_shapes"]),
         max_shapes=parse_shapes(options["max_shapes"]),
+        decoder_profiles=options["decoder_profiles"],
+        wide_softmax=options["wide_softmax"],
+        without_plugin=options["without_plugin"],
         prepare_only=options["prepare_only"],
         simulate=options["simulate"],
         allow_mismatch=options["allow_mismatch"],
@@ -106,8 +115,10 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         passed = sum(r.passed for r in record.verification)
         say(ctx, f"{bundle}/engines/{record.name}: {passed} of {len(record.verification)} checks passed.")
     if not options["as_json"]:
-        for note in record.notes:
+        for note in (*record.notes, *findings(record)):
             say(ctx, f"note: {note}")
+    for line in warnings(record):
+        echo(f"warning: {line}", err=True)
     if record.state == "built" and not record.verified:
         echo("warning: this engine differs from the checkpoint; it runs only when named with --engine.", err=True)
 

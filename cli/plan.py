@@ -139,6 +139,7 @@ def table(model: str, plan: Plan) -> list[str]:
 
 def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
     """Whether it fits, what would make it fit, and what to expect."""
+    from storm_edge.runtime.plan.planning import LONGER
     from storm_edge.runtime.runners import RUNNERS
 
     peak = f"peak {plan.peak / 2**30:.1f} GiB"
@@ -157,9 +158,14 @@ def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
     else:
         lines.append("no times: the arithmetic rate of this target is not published as one figure")
     if plan.fits and RUNNERS[where.runner].compiles:
-        tp = f" --tp {plan.options.tp}" if plan.options.tp > 1 else ""
-        rest = f"--llm {plan.options.llm}{tp}" if plan.options.llm else f"--max-length {plan.cache_length}"
-        lines.append(f"build with --max-frames {plan.options.frames} {rest}")
+        if plan.options.llm:
+            tp = f" --tp {plan.options.tp}" if plan.options.tp > 1 else ""
+            lines.append(f"build with --max-frames {plan.options.frames} --llm {plan.options.llm}{tp}")
+            return lines
+        lines.append(f"build with --max-frames {plan.options.frames}; that makes --max-length {plan.cache_length}")
+        more, slower = plan.longer
+        time = "" if slower is None else f" and {slower * 1e3:.2g} ms of every token"
+        lines.append(f"  {LONGER:,} positions more of --max-length take {more / 2**20:.0f} MiB{time}, used or not")
     return lines
 
 

@@ -1,21 +1,27 @@
 """What a build is to make: the one place where its options are judged, against target, runner, bundle and machine.
 
 Whoever builds takes a Goal, in which every default is taken, and judges nothing again. A new option is a field of
-BuildOptions, a rule here that refuses it where nothing reads it, and a word of `device_command`.
+BuildOptions, a rule here that refuses it where nothing reads it, and a word in device_command.py.
 """
 
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass, field, replace
 
 from storm_edge.export.build.language_goal import judge_language
 from storm_edge.export.build.options import BuildOptions, flag
-from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.export.build.tensorrt.versions import NEWEST, RTX_AS, Version, parse_version
+from storm_edge.export.build.tensorrt.profiles import Profile, profiles
+from storm_edge.export.build.tensorrt.versions import (
+    FIRST_ATTENTION,
+    FIRST_FUNCTIONS,
+    NEWEST,
+    RTX_AS,
+    Version,
+    parse_version,
+)
 from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme, calibration_of, find_awq
-from storm_edge.runtime.bundle.engine import SIMULATED, ProfileShapes, engine_name
+from storm_edge.runtime.bundle.engine import SIMULATED, engine_name
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.packages import installed_tensorrt
@@ -24,14 +30,15 @@ from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.runners import RUNNERS
 
-_SHAPES = ("min_shapes", "opt_shapes", "max_shapes")
+SHAPES = ("min_shapes", "opt_shapes", "max_shapes")
+SWITCHES = ("wide_softmax", "without_plugin")
 # Fields of BuildOptions that only a builder of a runner that compiles reads.
 _COMPILED = (
     *("prepare_only", "llm", "tp", "tensorrt", "sms", "stages", "max_frames", "max_length", "workspace_gib"),
-    *_SHAPES,
+    *("decoder_profiles", *SWITCHES, *SHAPES),
 )
 # What the device is told again, because what was prepared depends on it.
-_REPEATED = ("llm", "tp", "stages", "max_frames", "max_length", "int4_block", "calibration", *_SHAPES)
+REPEATED = ("llm", "tp", "stages", "max_frames", "max_length", "int4_block", "calibration", *SHAPES)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Goal:
     calibration: Calibration | None
     version: str = ""
     sms: tuple[int, ...] = ()
-    profiles: dict[Stage, dict[str, ProfileShapes]] = field(default_factory=dict)
+    profiles: dict[Stage, list[Profile]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -120,6 +127,7 @@ def _compiled(bundle: Bundle, where: Target, options: BuildOptions, machine: Mac
     smallest = min(sms, default=None)
     precision = check_precision(where, options.precision, smallest)
     version = _version(where, options, present is not None)
+    _refuse_switches(version, options)
     here = machine if present and not options.prepare_only else None
     llm_runner, llm_precision = judge_language(bundle, where, options, version, smallest, here)
     goal = Goal(
@@ -134,7 +142,7 @@ def _compiled(bundle: Bundle, where: Target, options: BuildOptions, machine: Mac
         version,
         sms,
     )
-    return replace(goal, profiles=profiles(bundle, replace(options, stages=goal.graphs)))
+    return replace(goal, profiles=profiles(bundle, replace(options, stages=goal.graphs), not goal.timed))
 
 
 def _refuse_idle(where: Target, options: BuildOptions) -> None:
@@ -170,6 +178,19 @@ def _version(where: Target, options: BuildOptions, present: bool) -> str:
     return version
 
 
+def _refuse_switches(version: str, options: BuildOptions) -> None:
+    """Raise an error for switches that a TensorRT of this version does not need, or cannot obey."""
+    if options.wide_softmax and parse_version(version) >= FIRST_ATTENTION:
+        raise UsageError(
+            f"--wide-softmax is for TensorRT before 10.14, which knows no attention: leave it out for {version}."
+        )
+    if options.without_plugin and parse_version(version) < FIRST_FUNCTIONS:
+        raise TargetError(
+            f"TensorRT {version} cannot expand the operators (10.7 is the first that does): leave out"
+            " --without-plugin, and build the plugin on the device."
+        )
+
+
 def _calibration(
     bundle: Bundle, where: Target, precision: str, llm_precision: str, options: BuildOptions
 ) -> Calibration | None:
@@ -195,21 +216,3 @@ def _calibration(
     cpu = RUNNERS[where.runner].device == "cpu"
     scheme: Scheme = "fp8" if precision == "fp8" else "uint8" if cpu else "int8"
     return calibration_of(bundle, precision, llm_precision, name, scheme)
-
-
-def device_command(bundle: Bundle, target: str, precision: str, llm_precision: str, options: BuildOptions) -> str:
-    """The command that builds the same engine from the same prepared graphs on the device."""
-    words = [f"storm build {shlex.quote(str(bundle.root))} --target {target} --precision {precision}"]
-    words.append(f"--llm-precision {llm_precision}")
-    for name in (*_REPEATED, "workspace_gib"):
-        value = getattr(options, name)
-        if value != getattr(BuildOptions, name):
-            words.append(f"{flag(name)} {_text(name, value)}")
-    return " ".join([*words, *(["--allow-mismatch"] if options.allow_mismatch else [])])
-
-
-def _text(name: str, value: object) -> object:
-    """The value of an option as a command line says it."""
-    if name in _SHAPES and isinstance(value, tuple):
-        return ",".join(f"{input}:{'x'.join(map(str, shape))}" for input, shape in value)
-    return ",".join(value) if isinstance(value, tuple) else value

@@ -18,6 +18,9 @@ class BuildOptions:
     `calibration` the ranges for int8 and fp8, `workspace_gib` the builder's scratch memory; `min_shapes`, `opt_shapes`
     and `max_shapes` replace those of the optimization profiles by input name. `simulate` makes an engine for this CPU
     that computes what the target's integers stand for. With `trust_engines` one that somebody else compiled counts.
+    `without_plugin` expands the operators into single steps; `wide_softmax` computes softmax in fp32 where attention is
+    written as single steps, for TensorRT before 10.14; `decoder_profiles` (1 or 2) tunes the decoder's kernels for both
+    one token and a prompt, or for each.
     `llm` is the runner of the language model where it is not the target's own, `tp` how many GPUs share it.
     `given` are the flags on the command line, "--max-frames" for one: they may say what is the default anyway.
     """
@@ -37,6 +40,9 @@ class BuildOptions:
     min_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     opt_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     max_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    decoder_profiles: int | None = None
+    wide_softmax: bool = False
+    without_plugin: bool = False
     prepare_only: bool = False
     simulate: bool = False
     allow_mismatch: bool = False

@@ -22,6 +22,7 @@ from storm_edge.export.passes.widen import widen_step
 from storm_edge.runtime.bundle.calibration import QUANTIZED
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.schema import DType
+from storm_edge.runtime.config.sizes import kv_length
 from storm_edge.runtime.runners import RUNNERS
 
 LENGTH_AXIS = "length"
@@ -50,7 +51,7 @@ def steps_for(bundle: Bundle, goal: Goal, stage: Stage) -> list[Step]:
     if not RUNNERS[goal.runner].compiles:
         return _on_cpu(bundle, goal, stage)
     if stage != "decoder":
-        return [*_encoder(bundle, goal, stage), *_lowered(goal.parsed_version)]
+        return [*_encoder(bundle, goal, stage), *_lowered(goal.parsed_version, goal.options.wide_softmax)]
     if RUNNERS[goal.llm_runner].compiles:
         pinned = pin_length_step(LENGTH_AXIS, _length(bundle, goal))
         return [*_decoder(bundle, goal), drop_softmax_precision_step(), pinned]
@@ -92,12 +93,12 @@ def _fused_decoder(bundle: Bundle, goal: Goal) -> list[Step]:
     return [*_typed(bundle.manifest.dtype, "float16", [*scaled, blocks]), packed, fused]
 
 
-def _lowered(version: Version) -> list[Step]:
+def _lowered(version: Version, wide_softmax: bool) -> list[Step]:
     """What a TensorRT version needs in vision and temporal."""
     if version < FIRST_FUNCTIONS:
-        return [lower_attention_step(), strip_functions_step()]
+        return [lower_attention_step(wide_softmax), strip_functions_step()]
     if version < FIRST_ATTENTION:
-        return [lower_attention_step()]
+        return [lower_attention_step(wide_softmax)]
     return [drop_softmax_precision_step()]
 
 
@@ -123,7 +124,7 @@ def _decoder(bundle: Bundle, goal: Goal) -> list[Step]:
 
 def _length(bundle: Bundle, goal: Goal) -> int:
     """Tokens of the KV cache."""
-    return goal.options.max_length or bundle.config.llm.max_position_embeddings
+    return kv_length(bundle.config, goal.options.max_frames, goal.options.max_length)
 
 
 def _typed(stored: DType, wanted: DType, between: Sequence[Step] = ()) -> list[Step]:

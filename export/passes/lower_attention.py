@@ -11,10 +11,12 @@ from storm_edge.export.passes.step import Step
 OPSET, IR_VERSION = 20, 10  # the newest that TensorRT 10.3 parses
 
 
-def lower_attention(model: onnx.ModelProto) -> None:
+def lower_attention(model: onnx.ModelProto, wide_softmax: bool = False) -> None:
     """Replace every unmasked Attention node by Mul, Transpose, MatMul, Softmax, MatMul, in place, and set opset 20.
 
-    Q is scaled before the first product, which is the form TensorRT fuses; softmax is computed in fp32 whatever T is.
+    Q is scaled before the first product, and MatMul, Softmax, MatMul follow each other in one type: the form that
+    TensorRT documents as fused (its guide, "Fused Attention", method 2). `wide_softmax` puts casts to fp32 around
+    Softmax instead; TensorRT for RTX 1.7 fuses both.
     Raises ValueError for an Attention with mask, cache, softcap or three-dimensional inputs: none of our graphs has it
     where this pass is used.
     """
@@ -22,7 +24,7 @@ def lower_attention(model: onnx.ModelProto) -> None:
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input)}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        nodes.extend(_lowered(node, kinds, graph) if node.op_type == "Attention" else [node])
+        nodes.extend(_lowered(node, kinds, graph, wide_softmax) if node.op_type == "Attention" else [node])
     del graph.node[:]
     graph.node.extend(nodes)
     for entry in model.opset_import:
@@ -31,12 +33,14 @@ def lower_attention(model: onnx.ModelProto) -> None:
     model.ir_version = min(model.ir_version, IR_VERSION)
 
 
-def lower_attention_step() -> Step:
+def lower_attention_step(wide_softmax: bool) -> Step:
     """The pass for a build."""
-    return Step("lower attention", 1, lambda model, _: lower_attention(model))
+    return Step("lower attention", 2, lambda model, _: lower_attention(model, wide_softmax), f"{wide_softmax}")
 
 
-def _lowered(node: onnx.NodeProto, kinds: dict[str, int], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def _lowered(
+    node: onnx.NodeProto, kinds: dict[str, int], graph: onnx.GraphProto, wide_softmax: bool
+) -> list[onnx.NodeProto]:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     plain = len(node.input) == 3 and len(node.output) == 1 and "scale" in attributes
     if not plain or attributes.get("is_causal") or attributes.get("softcap") or "q_num_heads" in attributes:
@@ -55,7 +59,7 @@ def _lowered(node: onnx.NodeProto, kinds: dict[str, int], graph: onnx.GraphProto
         helper.make_node("MatMul", [f"{y}.q", f"{y}.k"], [f"{y}.scores"]),  # (batch, heads, length, length)
     ]
     weights = f"{y}.scores"
-    if kind == TensorProto.FLOAT:
+    if kind == TensorProto.FLOAT or not wide_softmax:
         steps.append(helper.make_node("Softmax", [weights], [f"{y}.weights"], axis=-1))
     else:
         steps += [

@@ -27,7 +27,7 @@ from storm_edge.runtime.machine.targets import PRECISIONS
 from storm_edge.runtime.runners import RUNNERS, RunnerName
 
 ENGINE_JSON = "engine.json"
-ENGINE_SCHEMA = 2
+ENGINE_SCHEMA = 3
 SIMULATED = "-simulated"  # ends the name of an engine that stands in for another
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _RECORD_BYTES = 4 << 20
@@ -78,6 +78,21 @@ class ProfileShapes(BaseModel):
     max: list[int]
 
 
+class FoundLayers(BaseModel):
+    """What became of a network's layers in a compiled engine; None where nothing told.
+
+    `plugins` are the operators' layers in the network, `attentions` those that were written as single steps, which a
+    builder may or may not fuse.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plugins: int = 0
+    plugins_found: int | None = None
+    attentions: int = 0
+    attentions_fused: int | None = None
+
+
 class EngineRecord(BaseModel):
     """What engine.json says. `graphs` maps a stage to the file in the bundle that is run for it,
     `runners` to what runs it.
@@ -114,8 +129,10 @@ class EngineRecord(BaseModel):
     prepared_key: str = ""
     seal: str = ""  # see trust.py
     prepared_graphs: dict[Stage, str] = {}
-    profiles: dict[Stage, dict[str, ProfileShapes]] = {}
-    plugin_sha256: str | None = None
+    profiles: dict[Stage, list[dict[str, ProfileShapes]]] = {}  # in the engine's order
+    plugin_sha256: str | None = None  # None: the scan is expanded into single steps
+    layers: dict[Stage, FoundLayers] = {}
+    wide_softmax: bool = False  # where attention is written as single steps, softmax is between casts to fp32
     build_seconds: dict[Stage, float] = {}
     peak_memory_bytes: int = 0
 

@@ -1,9 +1,26 @@
 """Sizes that the runtime, the profiles that engines are built for, and the plan must agree on."""
 
+from __future__ import annotations
+
+from storm_edge.runtime.config.schema import StormConfig
+
 VISION_BATCH = 8  # frames a run; more gain nothing on a CPU, and memory for activations grows with them
-LARGEST_VISION_BATCH = 16  # frames, of the optimization profile
-CHUNK = 256  # tokens of a prompt computed at once: more take memory for attention, fewer twice the time (docs/llm.md)
+# Tokens of a prompt computed at once in ONNX Runtime: more take memory for attention, fewer twice the time; see
+# docs/llm.md.
+CHUNK = 256
+# The same in TensorRT, where attention is fused: the usual piece of a prompt, and the largest. Weights are read once a
+# piece, so a long prompt wants large ones; from about 500 tokens on the arithmetic takes longer than reading them.
+TENSORRT_CHUNK, TENSORRT_LARGEST_CHUNK = 512, 2048
 PAGED_CHUNK = 8192  # the same of runners that have a loop and a paged cache of their own
+TEXT_TOKENS = 1024  # positions for template, question and answer
 # Tokens by which the key-value buffers of ONNX Runtime grow: a step costs one copy, a token of room that is not used
 # yet costs attention in every layer.
 STEP = 512
+
+
+def kv_length(config: StormConfig, frames: int, asked: int | None = None) -> int:
+    """Positions of a KV cache of fixed length: `asked`, else a clip of so many frames and TEXT_TOKENS.
+
+    Every token reads all of them, used or not, so that the model's own length would be paid for by every word.
+    """
+    return asked or min(config.visual_tokens(frames) + TEXT_TOKENS, config.llm.max_position_embeddings)

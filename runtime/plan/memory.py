@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import STEP
+from storm_edge.runtime.config.sizes import STEP, VISION_BATCH
 from storm_edge.runtime.plan.work import (
-    PREFILL_CHUNK,
     Linear,
     activation_bytes,
     linear_bytes,
@@ -16,7 +15,6 @@ from storm_edge.runtime.plan.work import (
     vision_linears,
 )
 
-VISION_LARGEST_BATCH = 16  # frames of the engine's profile, for which its context is made
 TACTICS = 32 * 2**20  # scratch that a matrix product may take: cuBLASLt's usual workspace
 
 
@@ -62,7 +60,7 @@ def vision_activations(config: StormConfig, frames: int, precision: str) -> floa
     And the tokens of the whole clip, its output: in batches, and joined for temporal.
     """
     v, act = config.vision, activation_bytes(precision)
-    batch = min(VISION_LARGEST_BATCH, frames)
+    batch = min(VISION_BATCH, frames)
     widest = v.hidden_size + max(5 * v.hidden_size, 2 * v.intermediate_size)
     run = batch * v.grid**2 * widest * act + batch * v.image_size**2 * 3
     return run + 2 * clip_bytes(config, frames, precision)
@@ -79,12 +77,10 @@ def temporal_activations(config: StormConfig, frames: int, precision: str) -> fl
     return float(tokens * layer * act) + clip_bytes(config, frames, precision)
 
 
-def prefill_activations(
-    config: StormConfig, tokens: int, length: int, precision: str, most: int = PREFILL_CHUNK
-) -> float:
-    """A layer's tensors over one chunk, the mask over the cache, the prompt's embeddings, the logits."""
+def prefill_activations(config: StormConfig, tokens: int, length: int, precision: str, chunk: int) -> float:
+    """A layer's tensors over `chunk` tokens, the mask over the cache, the prompt's embeddings, the logits."""
     m, act = config.llm, activation_bytes(precision)
-    chunk = min(most, tokens)
+    chunk = min(chunk, tokens)
     layer = 3 * m.hidden_size + max(2 * m.intermediate_size, 2 * m.num_attention_heads * m.head_dim)
     return float(chunk * layer * act + chunk * length + tokens * m.hidden_size * act + m.vocab_size * 4)
 
@@ -108,9 +104,9 @@ def llm_workspace(config: StormConfig, precision: str) -> float:
 def unfused_attention(config: StormConfig) -> float:
     """What vision needs in addition where attention is not fused: scores and their softmax, at the largest batch."""
     v = config.vision
-    return 2.0 * VISION_LARGEST_BATCH * v.num_attention_heads * v.grid**4 * 2
+    return 2.0 * VISION_BATCH * v.num_attention_heads * v.grid**4 * 2
 
 
-def cache_length(tokens: int, context: int) -> int:
-    """Positions of the KV cache for `tokens`, of a model made for `context`."""
+def grown_length(tokens: int, context: int) -> int:
+    """Positions of a KV cache that grew in steps to hold `tokens`, of a model made for `context`."""
     return max(tokens, min(math.ceil(tokens / STEP) * STEP, context))

@@ -6,25 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import PAGED_CHUNK
+from storm_edge.runtime.config.sizes import CHUNK, PAGED_CHUNK, TENSORRT_LARGEST_CHUNK, TEXT_TOKENS, kv_length
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Device
 from storm_edge.runtime.machine.precisions import check_chosen_llm, require_capable, require_llm_capable
 from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.plan import memory
 from storm_edge.runtime.plan.times import efficiencies, floor_seconds
-from storm_edge.runtime.plan.work import (
-    PREFILL_CHUNK,
-    Work,
-    decode_work,
-    kv_bytes,
-    prefill_work,
-    temporal_work,
-    vision_work,
-)
+from storm_edge.runtime.plan.work import Work, decode_work, kv_bytes, prefill_work, temporal_work, vision_work
+from storm_edge.runtime.runners import RUNNERS
 
 GIB = 2**30
-TEXT_TOKENS = 512  # positions for question, template and answer
+LONGER = 1024  # positions of the KV cache whose price a plan names
 # Of the memory a product is named after, a Jetson's kernel shows 95% (7.6 of 8 GiB) and an L4's driver 94%. A Jetson's
 # system without a desktop and the CUDA context take 1.5 GiB, a CUDA context alone 0.5.
 SHOWN = 0.94
@@ -63,7 +56,11 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages by name, and what they add up to. Memory in bytes; `usable` is None where no device was given."""
+    """Stages by name, and what they add up to. Memory in bytes; `usable` is None where no device was given.
+
+    `longer` is what LONGER more positions of the KV cache take: bytes, and seconds of every token, None where no rate
+    is published.
+    """
 
     target: str
     device: Device | None
@@ -74,6 +71,7 @@ class Plan:
     context: int
     stages: dict[str, StagePlan]
     usable: float | None
+    longer: tuple[float, float | None]
 
     @property
     def peak(self) -> float:
@@ -144,9 +142,12 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     frames = -(-options.frames // k) * k  # the last frame is repeated to fill up a group
     visual = config.visual_tokens(frames)
     tokens = visual + TEXT_TOKENS
-    length = memory.cache_length(tokens, config.llm.max_position_embeddings)
+    # An engine of TensorRT reads all of its buffer for every token; ONNX Runtime's grows with the conversation.
+    pinned = RUNNERS[where.llm_runners[0]].compiles and not options.llm
+    context = config.llm.max_position_embeddings
+    length = kv_length(config, frames) if pinned else memory.grown_length(tokens, context)
+    chunk = PAGED_CHUNK if options.llm else TENSORRT_LARGEST_CHUNK if pinned else CHUNK
     p, q = options.precision, options.llm_precision
-    chunk = PAGED_CHUNK if options.llm else PREFILL_CHUNK
 
     def shared(work: list[Work]) -> list[Work]:
         """A GPU's share. Runners with a loop of their own round weights alone to int8, and multiply in 16 bits."""
@@ -187,12 +188,14 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
             kv_cache=kv_bytes(config, length, q) / options.tp,
             workspace=memory.llm_workspace(config, q),
         ),
-        "decode": stage("decode", shared(decode_work(config, tokens, q))),  # the same engine and cache as prefill
+        # The same engine and cache as prefill.
+        "decode": stage("decode", shared(decode_work(config, length if pinned else tokens, q))),
     }
     usable = None if device is None else max(0.0, (device.memory * SHOWN - SYSTEM[where.integrated]) * GIB)
     scanned = frames * config.tokens_per_frame
-    context = config.llm.max_position_embeddings
-    return Plan(where.name, device, options, scanned, visual, length, context, stages, usable)
+    more = stage("decode", shared([Work("attention", 0, kv_bytes(config, LONGER, q), q)]))
+    longer = more.bytes, more.expected
+    return Plan(where.name, device, options, scanned, visual, length, context, stages, usable, longer)
 
 
 def reduced(config: StormConfig, options: PlanOptions) -> StormConfig:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.config.sizes import TENSORRT_LARGEST_CHUNK
 from storm_edge.runtime.machine.hardware import DEVICES, Device
 from storm_edge.runtime.plan.work import Work, decode_work, prefill_work, temporal_work, vision_work
 
@@ -69,7 +70,7 @@ def paper_floor(row: PaperRow) -> dict[str, float]:
     floors = {
         "vision": floor_seconds(vision_work(config, row.frames, _16_BIT), device),
         "temporal": floor_seconds(temporal_work(config, row.frames, _16_BIT), device),
-        "prefill": floor_seconds(prefill_work(config, row.tokens, _16_BIT), device),
+        "prefill": floor_seconds(prefill_work(config, row.tokens, _16_BIT, TENSORRT_LARGEST_CHUNK), device),
     }
     return {stage: seconds for stage, seconds in floors.items() if seconds is not None}
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.config.sizes import VISION_BATCH
 
-PREFILL_CHUNK = 256  # tokens a run
 INT4_BLOCK = 128  # weights that share a 16-bit scale
 
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0, "int4": 0.5 + 2 / INT4_BLOCK}
@@ -127,8 +126,8 @@ def temporal_work(config: StormConfig, frames: int, precision: str) -> list[Work
     return work
 
 
-def prefill_work(config: StormConfig, tokens: int, precision: str, chunk: int = PREFILL_CHUNK) -> list[Work]:
-    """A prompt of `tokens` positions in chunks; logits of the last position of each chunk only."""
+def prefill_work(config: StormConfig, tokens: int, precision: str, chunk: int) -> list[Work]:
+    """A prompt of `tokens` positions, `chunk` at once; logits of the last position of each chunk only."""
     m, act = config.llm, activation_bytes(precision)
     runs = math.ceil(tokens / chunk)
     *layers, head = llm_linears(config)

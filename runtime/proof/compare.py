@@ -123,7 +123,7 @@ class _Side:
             return onnxruntime_runner(name, self.graph, given, self._threads, literal=False, cuda=False)
         row = RUNNERS[record.runners[self._stage]]
         if row.compiles and record.state == "built":
-            return tensorrt_runner(name, self.graph, given, row, record.profiles[self._stage])
+            return tensorrt_runner(name, self.graph, given, row, record.profiles[self._stage][-1])
         literal = record.simulated or (row.compiles and record.precision in ("int8", "fp8"))
         cuda = row.device == "cuda" and not row.compiles and has_cuda()
         return onnxruntime_runner(name, self.graph, given, self._threads, literal=literal, cuda=cuda)

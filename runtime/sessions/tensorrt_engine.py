@@ -18,6 +18,7 @@ from storm_edge.plugins.libraries import build_command
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import import_tensorrt
 from storm_edge.runtime.sessions.cuda import MORE_MEMORY, CudaDevice
+from storm_edge.runtime.sessions.kernel_cache import context_config
 
 # TensorRT's names of types -> those of `CudaDevice.cast`.
 _TYPES = {
@@ -62,6 +63,8 @@ class TensorRTEngine:
         self.inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         self.outputs = [n for n in names if n not in self.inputs]
         self.profiles: int = engine.num_optimization_profiles
+        # Each context's own memory would hold its largest activations for as long as it lives.
+        self._context_config = context_config(trt, engine, path, self)
 
     def dtype(self, name: str) -> str:
         """The type of an input or output, as `CudaDevice.cast` calls it."""
@@ -83,18 +86,14 @@ class TensorRTEngine:
         return EngineContext(self, self._make_context(settled), self._engine, profile)
 
     def _make_context(self, settled: bool) -> Any:
-        trt, engine = self._trt, self._engine
-        # Each context's own memory would hold its largest activations for as long as it lives.
-        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        specialization = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+        config = self._context_config
+        # TensorRT for RTX alone: there the configuration is an object, elsewhere only how memory is allocated.
+        specialization = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
         with self.device:
-            if settled and specialization is not None:
-                config = engine.create_runtime_config()
-                config.set_execution_context_allocation_strategy(strategy)
-                config.dynamic_shapes_kernel_specialization_strategy = specialization.EAGER
-                context = engine.create_execution_context(config)
-            else:
-                context = engine.create_execution_context(strategy)
+            if specialization is not None:
+                strategy = specialization.EAGER if settled else specialization.LAZY
+                config.dynamic_shapes_kernel_specialization_strategy = strategy
+            context = self._engine.create_execution_context(config)
         if context is None:
             raise EngineError(f"TensorRT cannot make a context for {self.path} ({self.reason()}): {MORE_MEMORY}.")
         return context

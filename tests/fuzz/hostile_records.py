@@ -63,7 +63,7 @@ def forged_engine(scene: Scene) -> str:
         {"max_length": scene.rng.choice((-1, 0, 1, 2**62))},
         {"versions": {"onnxruntime": "\x1b]0;x\x07\n" * 1000}},
         {"state": scene.rng.choice(("prepared", "compiled"))},
-        {"schema_version": scene.rng.choice((0, 1, 3, "2", 10**30, None))},
+        {"schema_version": scene.rng.choice((0, 1, 4, "2", 10**30, None))},
         {"calibration": "noise " + "\n" * 1000},
         {"build_seconds": {"vision": float("nan")}, "peak_memory_bytes": -1},
     ]

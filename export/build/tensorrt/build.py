@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from storm_edge.export.build import language
-from storm_edge.export.build.goal import Goal, device_command
+from storm_edge.export.build.device_command import device_command
+from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.publish import (
     RELEASE,
@@ -28,14 +29,16 @@ from storm_edge.export.build.publish import (
 )
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
+from storm_edge.export.build.tensorrt.memory import builder_limits
+from storm_edge.export.build.tensorrt.plugin import plugin_for
 from storm_edge.export.build.tensorrt.timing import require_installed, timing_cache
 from storm_edge.export.build.tensorrt.versions import abilities
-from storm_edge.plugins.libraries import TENSORRT, find_library
-from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, engine_graph, read_engine
+from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, FoundLayers, engine_graph, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file
 from storm_edge.runtime.bundle.publish import publish_folder, publish_text
 from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import is_ours, sealed
+from storm_edge.runtime.config.sizes import kv_length
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
 from storm_edge.runtime.proof.uncompiled import verify_prepared
@@ -49,7 +52,7 @@ def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: No
     Returns the record: of state "prepared" where `prepare_only`, "compiled" where `sms` names only GPUs that are not
     here. Raises TargetError with the command to run on the device; BuildError; ParityError.
     """
-    options = goal.options
+    options, plugin = goal.options, plugin_for(bundle, goal)
     with building(bundle, progress):
         record = _prepare(bundle, goal, options, progress)
         if options.prepare_only:
@@ -61,7 +64,7 @@ def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: No
                 f" {'' if goal.timed else here}copy {bundle.root} to one and run"
                 f" `{_device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
             )
-        return _compile(bundle, record, goal, options, progress)
+        return _compile(bundle, record, goal, plugin, options, progress)
 
 
 def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progress) -> EngineRecord:
@@ -71,6 +74,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     made_of: list[object] = [release, bundle.sha256, goal.precision, goal.llm_precision, goal.llm_runner]
     made_of += [goal.calibrated_by, abilities(goal.parsed_version, goal.graphs), options.stages, options.tp]
     made_of += [options.max_frames, options.max_length, options.min_shapes, options.opt_shapes, options.max_shapes]
+    made_of += [options.wide_softmax, options.decoder_profiles]
     key = _hash([*made_of, options.int4_block])
     found = _prepared_before(bundle, goal.name, key)
     if found is not None:
@@ -88,7 +92,9 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         ) from e
 
     graphs, files = prepare(bundle, goal)
-    more = {"key": key, "max_length": options.max_length, "tp": options.tp, "profiles": goal.profiles}
+    length = kv_length(bundle.config, options.max_frames, options.max_length) if "decoder" in goal.graphs else None
+    more = {"key": key, "max_length": length or options.max_length, "tp": options.tp, "profiles": goal.profiles}
+    more["wide_softmax"] = options.wide_softmax
     record = new_record(bundle, goal, "prepared", graphs, files, {"tensorrt": goal.version}, **more)
     progress("verify the prepared graphs in ONNX Runtime")
     with memory_limit(memory_needed(bundle)):
@@ -102,11 +108,10 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
 
 
 def _compile(
-    bundle: Bundle, prepared: EngineRecord, goal: Goal, options: BuildOptions, progress: Progress
+    bundle: Bundle, prepared: EngineRecord, goal: Goal, plugin: Path | None, options: BuildOptions, progress: Progress
 ) -> EngineRecord:
     """Compile what is not compiled yet, and verify it if its GPU is here."""
     installed, versions = require_installed(goal.runner), language.versions(bundle, goal)
-    plugin = find_library(TENSORRT)
     # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
     gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.timed else []
     key = _hash([prepared.key, installed, versions, _sha256(plugin), gpus, options.workspace_gib])
@@ -123,10 +128,12 @@ def _compile(
         prepared = language.placed(bundle, goal, prepared, folder, progress)
         by_tensorrt = [stage for stage in goal.graphs if RUNNERS[prepared.runners[stage]].compiles]
         seconds: dict[Stage, float] = {}
+        layers: dict[Stage, FoundLayers] = {}
         peak, version = 0, installed
         for stage in by_tensorrt:
-            result = compile_graph(_job(bundle, prepared, stage, folder, plugin, goal, options), progress)
+            result = compile_graph(_job(bundle, prepared, stage, folder, plugin, goal), progress)
             seconds[stage], peak, version = result.seconds, max(peak, result.peak_memory_bytes), result.version
+            layers[stage] = result.layers
         names: dict[Stage, str] = {stage: f"engines/{prepared.name}/{stage}.engine" for stage in by_tensorrt}
         record = prepared.model_copy(
             update={
@@ -137,6 +144,7 @@ def _compile(
                 "files": prepared.files | {name: describe_file(folder / Path(name).name) for name in names.values()},
                 "versions": prepared.versions | versions | {"tensorrt": version},
                 "plugin_sha256": _sha256(plugin),
+                "layers": layers,
                 "prepared_key": prepared.key,
                 "prepared_graphs": prepared.graphs,
                 "build_seconds": seconds,
@@ -159,22 +167,18 @@ def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions,
 
 
 def _job(
-    bundle: Bundle,
-    record: EngineRecord,
-    stage: Stage,
-    folder: Path,
-    plugin: Path | None,
-    goal: Goal,
-    options: BuildOptions,
+    bundle: Bundle, record: EngineRecord, stage: Stage, folder: Path, plugin: Path | None, goal: Goal
 ) -> CompileJob:
+    workspace, tactics = builder_limits(goal.machine, goal.where.integrated, goal.options.workspace_gib)
     return CompileJob(
         package=RUNNERS[goal.runner].package,
         graph=str(engine_graph(bundle, record, stage)),
         engine=str(folder / f"{stage}.engine"),
         profiles=record.profiles[stage],
         plugins=[str(plugin)] if plugin and stage == "temporal" else [],
-        compute_capabilities=list(options.sms),
-        workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * 2**30),
+        compute_capabilities=list(goal.options.sms),
+        workspace_bytes=workspace,
+        tactic_bytes=tactics,
         # Timings of a GPU that is not here are not to be had.
         timing_cache=str(timing_cache(goal)) if goal.here else None,
     )

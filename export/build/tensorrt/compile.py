@@ -25,6 +25,7 @@ ADVICE: dict[Failure, str] = {
     "unused input": "the engine would ignore that input and answer wrongly: use another TensorRT version",
     "parse": "this TensorRT does not know the graph's operators: prepare for its version with --tensorrt",
     "build": "run again with `storm -v`, and report it with TensorRT's version",
+    "disk": "free some space where the bundle lies",
     "missing package": "install it: the wheel `tensorrt` on a data-center GPU, JetPack's package on a Jetson,"
     " `pip install 'storm-edge[rtx]'` on an RTX PC",
 }

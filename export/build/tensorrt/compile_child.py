@@ -13,13 +13,15 @@ import re
 import signal
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from storm_edge.export.build.tensorrt.callbacks import make_logger, make_writer
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult, Failure
+from storm_edge.export.build.tensorrt.configure import configure, keep_timing_cache
+from storm_edge.export.build.tensorrt.layers import engine_layers, fused_attentions, plugins_found
+from storm_edge.runtime.bundle.engine import FoundLayers
 from storm_edge.runtime.machine.memory import peak_memory_bytes
-from storm_edge.runtime.machine.user_folders import write_private
 
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # The builder's words for what went wrong; the first that matches decides.
@@ -49,17 +51,59 @@ class CompileError(Exception):
 
 
 def compile_engine(job: CompileJob) -> CompileResult:
-    """Compile and write the engine; raises CompileError."""
+    """Compile and write the engine, and look what its layers are; raises CompileError."""
     try:
         trt: Any = importlib.import_module(job.package)
     except ImportError as e:
         raise CompileError("missing package", str(e)) from e
-    logger = _make_logger(trt)
+    logger = make_logger(trt)
     trt.init_libnvinfer_plugins(logger, "")
+    result, plugins = _compiled(trt, logger, job)
+    if not plugins and not result.layers.attentions:
+        return result
+    # The builder and its copy of the weights are gone by now, so there is room to load the engine.
+    names = engine_layers(trt, logger, Path(job.engine))
+    if names is None:
+        return result
+    found = {"plugins_found": plugins_found(plugins, names), "attentions_fused": fused_attentions(names)}
+    return result.model_copy(update={"layers": result.layers.model_copy(update=found)})
+
+
+def _compiled(trt: Any, logger: Any, job: CompileJob) -> tuple[CompileResult, list[str]]:
+    """What compiling took, and the names of the network's plugin layers."""
     builder = trt.Builder(logger)
     for library in job.plugins:
         if builder.get_plugin_registry().load_library(library) is None:  # a missing file is not an error to it
             raise CompileError("plugin", f"{library} cannot be loaded as a plugin library")
+    network = _parsed(trt, builder, logger, job)
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    plugins = [layer.name for layer in layers if layer.type in _types(trt, "PLUGIN_V2", "PLUGIN_V3")]
+    if job.plugins and not plugins:
+        raise CompileError("plugin", "the parser expanded the operators though their plugin is loaded")
+    # The Attention operator is never taken apart: a build that succeeds is a fused kernel.
+    whole = any(layer.type in _types(trt, "ATTENTION_INPUT") for layer in layers)
+    single = 0 if whole else sum(layer.type in _types(trt, "SOFTMAX") for layer in layers)
+    try:
+        config = configure(trt, builder, network, job)
+    except ValueError as e:
+        raise CompileError("build", str(e)) from e
+    start = time.perf_counter()
+    _build(trt, builder, network, config, logger, Path(job.engine))
+    seconds = time.perf_counter() - start
+    if job.timing_cache is not None:
+        keep_timing_cache(config, Path(job.timing_cache))
+    result = CompileResult(
+        version=trt.__version__,
+        seconds=seconds,
+        engine_bytes=Path(job.engine).stat().st_size,
+        peak_memory_bytes=peak_memory_bytes(),
+        activation_bytes=logger.activation_bytes,
+        layers=FoundLayers(plugins=len(plugins), attentions=single),
+    )
+    return result, plugins
+
+
+def _parsed(trt: Any, builder: Any, logger: Any, job: CompileJob) -> Any:
     # TensorRT 11 knows no other kind of network and has no such flag.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
@@ -70,100 +114,35 @@ def compile_engine(job: CompileJob) -> CompileResult:
     dropped = [m for m in logger.messages if "Unused Input" in m]
     if dropped:
         raise CompileError("unused input", "; ".join(dropped))
-    config = _configure(trt, builder, network, job)
-    start = time.perf_counter()
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
+    return network
+
+
+def _build(trt: Any, builder: Any, network: Any, config: Any, logger: Any, path: Path) -> None:
+    """Build the engine into a file.
+
+    TensorRT from 10.13 on writes it in pieces; before, all of it lies in memory once more, beside the weights.
+    """
+    try:
+        with path.open("wb") as file:
+            if hasattr(builder, "build_serialized_network_to_stream"):
+                writer = make_writer(trt, file)
+                built = builder.build_serialized_network_to_stream(network, config, writer)
+                if writer.failed is not None:
+                    raise writer.failed
+            else:
+                plan = builder.build_serialized_network(network, config)
+                built = plan is not None
+                if built:
+                    file.write(memoryview(plan))
+    except OSError as e:
+        raise CompileError("disk", str(e)) from e
+    if not built:
         raise CompileError(classify(logger.errors, "build"), "; ".join(dict.fromkeys(logger.errors)))
-    Path(job.engine).write_bytes(memoryview(engine))
-    _keep_timing_cache(config, job)
-    return CompileResult(
-        version=trt.__version__,
-        seconds=time.perf_counter() - start,
-        engine_bytes=Path(job.engine).stat().st_size,
-        peak_memory_bytes=peak_memory_bytes(),
-        plugin_layers=[
-            network.get_layer(i).name
-            for i in range(network.num_layers)
-            if network.get_layer(i).type in _plugin_types(trt)
-        ],
-    )
 
 
-def _configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
-    config = builder.create_builder_config()
-    if job.workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
-    if job.timing_cache is not None:
-        path = Path(job.timing_cache)
-        cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
-    if job.compute_capabilities:  # of TensorRT for RTX; without them it builds for the GPU it runs on
-        config.num_compute_capabilities = len(job.compute_capabilities)
-        for i, sm in enumerate(job.compute_capabilities):
-            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), i)
-    if hasattr(config, "progress_monitor"):
-        config.progress_monitor = _make_monitor(trt)
-    profile = builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        tensor = network.get_input(i)
-        if -1 in tuple(tensor.shape):
-            if tensor.name not in job.profiles:
-                raise CompileError("build", f"input {tensor.name} {tuple(tensor.shape)} has no optimization profile")
-            shapes = job.profiles[tensor.name]
-            profile.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
-    config.add_optimization_profile(profile)
-    return config
-
-
-def _keep_timing_cache(config: Any, job: CompileJob) -> None:
-    if job.timing_cache is not None:
-        with suppress(OSError):  # a home that cannot be written to: they are measured again
-            write_private(Path(job.timing_cache), bytes(config.get_timing_cache().serialize()))
-
-
-def _plugin_types(trt: Any) -> set[Any]:
-    return {getattr(trt.LayerType, name) for name in ("PLUGIN_V2", "PLUGIN_V3") if hasattr(trt.LayerType, name)}
-
-
-def _make_logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]  # a class of whichever package was asked for
-        """Keeps what the builder says."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.messages: list[str] = []
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            """Called by TensorRT."""
-            if severity <= trt.ILogger.WARNING:
-                self.messages.append(message)
-            if severity <= trt.ILogger.ERROR:
-                self.errors.append(message)
-
-    return Logger()
-
-
-def _make_monitor(trt: Any) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Prints every phase once."""
-
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            """Called by TensorRT."""
-            print(name, flush=True)
-
-        def step_complete(self, name: str, step: int) -> bool:
-            """Called by TensorRT; True goes on."""
-            return True
-
-        def phase_finish(self, name: str) -> None:
-            """Called by TensorRT."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-    return Monitor()
+def _types(trt: Any, *names: str) -> set[Any]:
+    """Those kinds of layers that this version knows."""
+    return {getattr(trt.LayerType, name) for name in names if hasattr(trt.LayerType, name)}
 
 
 def _end_with_parent() -> None:

@@ -5,47 +5,61 @@ from __future__ import annotations
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime.bundle.engine import ProfileShapes
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
-from storm_edge.runtime.config.sizes import CHUNK, LARGEST_VISION_BATCH, VISION_BATCH
+from storm_edge.runtime.config.sizes import TENSORRT_CHUNK, TENSORRT_LARGEST_CHUNK, VISION_BATCH, kv_length
 from storm_edge.runtime.errors import UsageError
 
+Profile = dict[str, ProfileShapes]  # by input
 _TOGETHER = ("inputs_embeds", "position_ids")  # as many positions as embeddings
 
 
-def profiles(bundle: Bundle, options: BuildOptions) -> dict[Stage, dict[str, ProfileShapes]]:
-    """Optimization profiles by stage and input: up to 16 frames a vision batch, `max_frames` a clip, CHUNK tokens.
+def profiles(bundle: Bundle, options: BuildOptions, shaped_later: bool = False) -> dict[Stage, list[Profile]]:
+    """Optimization profiles by stage: VISION_BATCH frames, a clip of `max_frames`, and two of the decoder.
 
-    A clip's last pooled group is filled up, so `max_frames` is as well. Raises UsageError for shapes that no graph of
-    `options.stages` takes, and for profiles that the runtime could not use.
+    The decoder's first is for one token, since the kernels that are best for it are poor for a prompt; its second for
+    a prompt, in pieces of any length up to TENSORRT_LARGEST_CHUNK. It has one for both where `decoder_profiles` is 1,
+    or nothing was asked for and kernels are `shaped_later`, when the engine runs: as TensorRT for RTX does, whose
+    engine would hold the weights twice. A clip's last pooled group is filled up, so `max_frames` is as well.
+
+    Raises UsageError for shapes that no graph of `options.stages` takes, and for profiles that the runtime could not
+    use.
     """
     config = bundle.config
     side, k, width = config.vision.image_size, config.reduction.temporal_pool, config.llm.hidden_size
     longest = -(-options.max_frames // k) * k
-    chunk = min(CHUNK, options.max_length or CHUNK)
     clip = [1, min(32 // k * k or k, longest), config.tokens_per_frame, width]
-    made: dict[Stage, dict[str, ProfileShapes]] = {
-        "vision": {
-            "frames": ProfileShapes(
-                min=[1, side, side, 3], opt=[VISION_BATCH, side, side, 3], max=[LARGEST_VISION_BATCH, side, side, 3]
-            )
-        },
-        "temporal": {"tokens": ProfileShapes(min=[1, k, *clip[2:]], opt=clip, max=[1, longest, *clip[2:]])},
-        # Most steps decode one token; a prefill step is long enough to be efficient anyway.
-        "decoder": {
-            "inputs_embeds": ProfileShapes(min=[1, 1, width], opt=[1, 1, width], max=[1, chunk, width]),
-            "position_ids": ProfileShapes(min=[1, 1], opt=[1, 1], max=[1, chunk]),
-        },
+    length = kv_length(config, options.max_frames, options.max_length)
+    usual, largest = min(TENSORRT_CHUNK, length), min(TENSORRT_LARGEST_CHUNK, length)
+    batch = [VISION_BATCH, side, side, 3]
+    made: dict[Stage, list[Profile]] = {
+        "vision": [{"frames": ProfileShapes(min=[1, *batch[1:]], opt=batch, max=batch)}],
+        "temporal": [{"tokens": ProfileShapes(min=[1, k, *clip[2:]], opt=clip, max=[1, longest, *clip[2:]])}],
+        "decoder": [_tokens(1, 1, largest, width)],
     }
+    if (options.decoder_profiles or (1 if shaped_later else 2)) == 2:
+        made["decoder"] = [_tokens(1, 1, 1, width), _tokens(1, usual, largest, width)]
     made = {stage: made[stage] for stage in options.stages}
     asked = {"min": dict(options.min_shapes), "opt": dict(options.opt_shapes), "max": dict(options.max_shapes)}
-    known = {name for inputs in made.values() for name in inputs}
+    known = {name for found in made.values() for name in found[-1]}
     unknown = {name for shapes in asked.values() for name in shapes} - known
     if unknown:
         raise UsageError(
             f"no graph has a dynamic input {', '.join(sorted(unknown))}: choose {', '.join(sorted(known))}."
         )
-    chosen = {stage: {n: _overridden(n, x, asked) for n, x in inputs.items()} for stage, inputs in made.items()}
-    _require_usable(chosen, k)
+    # Shapes that are asked for are those of a prompt: one token is one token.
+    chosen = {
+        stage: [*found[:-1], {n: _overridden(n, x, asked) for n, x in found[-1].items()}]
+        for stage, found in made.items()
+    }
+    _require_usable({stage: found[-1] for stage, found in chosen.items()}, k)
     return chosen
+
+
+def _tokens(least: int, usual: int, most: int, width: int) -> Profile:
+    """A decoder's profile from `least` to `most` tokens of `width` channels."""
+    return {
+        "inputs_embeds": ProfileShapes(min=[1, least, width], opt=[1, usual, width], max=[1, most, width]),
+        "position_ids": ProfileShapes(min=[1, least], opt=[1, usual], max=[1, most]),
+    }
 
 
 def _overridden(name: str, shapes: ProfileShapes, asked: dict[str, dict[str, tuple[int, ...]]]) -> ProfileShapes:
@@ -74,7 +88,7 @@ def _fits(given: tuple[int, ...], expected: list[int], axis: int) -> bool:
     )
 
 
-def _require_usable(chosen: dict[Stage, dict[str, ProfileShapes]], k: int) -> None:
+def _require_usable(chosen: dict[Stage, Profile], k: int) -> None:
     """Raise UsageError for profiles that the runtime's batches, pooled groups and prompts would not fit into."""
     frames = chosen.get("vision", {}).get("frames")
     if frames and frames.max[0] < VISION_BATCH:

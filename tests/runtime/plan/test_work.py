@@ -45,7 +45,7 @@ def test_the_work_of_storm_7b_is_that_of_its_published_sizes() -> None:
     # 84.3 M parameters a layer, two layers, two FLOPs each but in_proj and out_proj serve both directions.
     assert tflop(work.temporal_work(config, 4, "fp16")) == pytest.approx(1024 * 2 * 2 * 84.3e6 / 1e12, rel=0.02)
     # 6.53 G parameters of the decoder's layers, and attention.
-    assert tflop(work.prefill_work(config, 8192, "bf16")) == pytest.approx(8192 * 2 * 6.53e-3 + 13.5, rel=0.02)
+    assert tflop(work.prefill_work(config, 8192, "bf16", 2048)) == pytest.approx(8192 * 2 * 6.53e-3 + 13.5, rel=0.02)
     decode = work.decode_work(config, 8192, "bf16")
     assert sum(w.bytes for w in decode) == pytest.approx(
         memory.llm_weights(config, "bf16") + work.kv_bytes(config, 8192, "bf16"), rel=0.01
@@ -63,7 +63,7 @@ def test_longer_clips_cost_vision_and_temporal_in_proportion_and_prefill_more() 
         return sum(w.flops for w in make(config, many, "fp16")) / sum(w.flops for w in make(config, few, "fp16"))
 
     assert ratio(work.vision_work, 32, 512) == ratio(work.temporal_work, 32, 512) == 16
-    assert ratio(work.prefill_work, 2048, 32768) > 20
+    assert ratio(lambda c, n, p: work.prefill_work(c, n, p, 2048), 2048, 32768) > 20
 
 
 def test_one_directional_and_unpooled_models_are_counted_as_they_are() -> None:

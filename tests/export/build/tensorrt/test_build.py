@@ -16,7 +16,8 @@ from storm_edge.export.build import build as builds
 from storm_edge.export.build import goal as goals
 from storm_edge.export.build import publish as publishing
 from storm_edge.export.build.build import build
-from storm_edge.export.build.goal import device_command, judge
+from storm_edge.export.build.device_command import device_command
+from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
 from storm_edge.export.build.tensorrt import build as module
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
@@ -127,10 +128,10 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
         return CompileResult(version="1.7.1", engine_bytes=6)
 
     monkeypatch.setattr(module, "compile_graph", compile_graph)
-    built = build(opened, target("rtx"), replace(allowed, prepare_only=False))
+    built = build(opened, target("rtx"), replace(allowed, prepare_only=False, without_plugin=True))
     assert (built.state, built.verified) == ("built", False)
     with pytest.raises(ParityError, match="1 of 1 checks failed"):
-        build(opened, target("rtx"), replace(PREPARE, prepare_only=False))
+        build(opened, target("rtx"), replace(PREPARE, prepare_only=False, without_plugin=True))
     assert read_engine(opened, built.name) == built
 
 
@@ -166,12 +167,15 @@ def test_the_command_for_the_device_repeats_every_option_that_the_graphs_depend_
         int4_block=32,
         opt_shapes=parse_shapes("frames:4x64x64x3"),
         workspace_gib=1.5,
+        decoder_profiles=1,
+        without_plugin=True,
         allow_mismatch=True,
     )
     opened = Bundle.open(bundle)
     assert device_command(opened, "orin", "fp16", "int4", options) == (
         f"storm build {opened.root} --target orin --precision fp16 --llm-precision int4 --stages vision,temporal"
         " --max-frames 16 --max-length 512 --int4-block 32 --opt-shapes frames:4x64x64x3 --workspace 1.5"
+        " --decoder-profiles 1 --without-plugin"
         " --allow-mismatch"
     )
 
@@ -221,7 +225,7 @@ def test_profiles_can_be_overridden_with_trtexecs_names(bundle: Path) -> None:
     options = replace(
         PREPARE, max_shapes=parse_shapes("frames:32x64x64x3"), opt_shapes=parse_shapes("frames:4x64x64x3")
     )
-    made = profiles(Bundle.open(bundle), options)["vision"]["frames"]
+    made = profiles(Bundle.open(bundle), options)["vision"][0]["frames"]
     assert (made.min, made.opt, made.max) == ([1, 64, 64, 3], [4, 64, 64, 3], [32, 64, 64, 3])
 
 
@@ -251,7 +255,7 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
 
     monkeypatch.setattr(module, "compile_graph", fail)
     with pytest.raises(BuildError, match="killed"):
-        build(opened, target("rtx"), replace(PREPARE, prepare_only=False))
+        build(opened, target("rtx"), replace(PREPARE, prepare_only=False, without_plugin=True))
     assert read_engine(opened, before.name) == before
     assert [p.name for p in (opened.root / "engines").iterdir() if p.name.startswith(".")] == []
 
@@ -266,13 +270,13 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
     monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
 
     def compile_graph(job: CompileJob, _: object) -> CompileResult:
-        if "tokens" in job.profiles and job.profiles["tokens"].max[1] > 128:
+        if "tokens" in job.profiles[0] and job.profiles[0]["tokens"].max[1] > 128:
             raise BuildError("out of memory")
         Path(job.engine).write_bytes(b"engine")
         return CompileResult(version="1.7.1", engine_bytes=6)
 
     monkeypatch.setattr(module, "compile_graph", compile_graph)
-    options = replace(PREPARE, prepare_only=False)
+    options = replace(PREPARE, prepare_only=False, without_plugin=True)
     built = build(opened, target("rtx"), options)
     with pytest.raises(BuildError, match="out of memory"):
         build(opened, target("rtx"), replace(options, max_frames=256))
@@ -309,7 +313,7 @@ def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it
     monkeypatch.setattr(module, "compile_graph", compile_graph)
     monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
     monkeypatch.setattr(builds, "probe", lambda: WORKSTATION)
-    options = replace(PREPARE, prepare_only=False)
+    options = replace(PREPARE, prepare_only=False, without_plugin=True)
     first = build(opened, target("rtx"), replace(options, sms=(86, 89)))
     assert (first.state, first.sms, len(compiled)) == ("compiled", [86, 89], 3)
     with pytest.raises(EngineError, match="rtx-fp16-llm-bf16 is only compiled: `storm build"):
@@ -392,6 +396,7 @@ def test_options_that_make_no_sense_are_refused(bundle: Path, copy_of: Copy) -> 
         (replace(PREPARE, calibration="x", llm_precision="int4"), UsageError, "no calibration 'x' with scales"),
         (replace(PREPARE, tensorrt="8.6"), TargetError, r"8\.6 is older than 10\.3.*: JetPack 6\.2 or newer"),
         (replace(PREPARE, max_length=10**6), TargetError, "give 1 to 8192"),
+        (replace(PREPARE, wide_softmax=True), UsageError, r"--wide-softmax is for TensorRT before 10\.14"),
         (replace(PREPARE, precision="fp8"), TargetError, "no FP8 units"),
         (replace(PREPARE, tensorrt="ten"), UsageError, "'ten' is no version: give one like 10.3"),
     ):
@@ -410,10 +415,10 @@ def test_options_that_make_no_sense_are_refused(bundle: Path, copy_of: Copy) -> 
             build(opened, target("orin"), encoders)
     for shapes, words in (
         (parse_shapes("frames:1x64x64x3"), "let it grow"),
-        (parse_shapes("position_ids:1x64"), "inputs_embeds has 256 tokens, position_ids 64: give both the same"),
+        (parse_shapes("position_ids:1x600"), "inputs_embeds has 1024 tokens, position_ids 600: give both the same"),
     ):
         with pytest.raises(UsageError, match=words):
-            build(opened, target("orin"), replace(PREPARE, max_shapes=shapes))
+            build(opened, target("orin"), replace(PREPARE, max_shapes=shapes, max_length=1024))
     few = parse_shapes("frames:4x64x64x3")
     with pytest.raises(UsageError, match="ends at 4, the runtime gives 8 at once: give --max-shapes frames:8x64x64x3"):
         build(opened, target("orin"), replace(PREPARE, opt_shapes=few, max_shapes=few))

@@ -15,10 +15,10 @@ from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt import compile as module
 from storm_edge.export.build.tensorrt.compile import compile_graph
-from storm_edge.export.build.tensorrt.compile_child import classify
+from storm_edge.export.build.tensorrt.compile_child import CompileError, classify, compile_engine
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.profiles import profiles
-from storm_edge.runtime.bundle.engine import ProfileShapes
+from storm_edge.runtime.bundle.engine import FoundLayers, ProfileShapes
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.machine.probe import probe
@@ -30,7 +30,7 @@ needs_rtx = pytest.mark.skipif(
 
 
 def job(graph: Path, tmp_path: Path, sm: int, **changes: object) -> CompileJob:
-    fields = {"package": "tensorrt_rtx", "graph": str(graph), "engine": str(tmp_path / "out.engine"), "profiles": {}}
+    fields = {"package": "tensorrt_rtx", "graph": str(graph), "engine": str(tmp_path / "out.engine"), "profiles": []}
     return CompileJob.model_validate(fields | {"compute_capabilities": [sm]} | changes)
 
 
@@ -163,9 +163,95 @@ def test_the_builders_words_are_told_apart(message: str, kind: str) -> None:
     assert classify([message], "build") == kind
 
 
+def fake_job(tmp_path: Path, **changes: object) -> CompileJob:
+    (tmp_path / "g.onnx").write_bytes(b"")
+    shapes = ProfileShapes(min=[1, 4], opt=[1, 4], max=[1, 4])
+    fields = {"package": "fake_tensorrt", "graph": str(tmp_path / "g.onnx"), "engine": str(tmp_path / "g.engine")}
+    return CompileJob.model_validate(fields | {"profiles": [{"x": shapes}]} | changes)
+
+
+@pytest.mark.parametrize(("streams", "how"), [(True, "stream"), (False, "plan")])
+def test_an_engine_is_written_in_pieces_by_versions_that_can_and_at_once_by_older_ones(  # type: ignore[no-untyped-def]
+    streams: bool, how: str, fake, tmp_path: Path
+) -> None:
+    trt = fake(streams=streams)
+    result = compile_engine(fake_job(tmp_path))
+    assert trt.calls == [how]
+    assert (tmp_path / "g.engine").read_bytes() == trt.plan
+    assert (result.version, result.engine_bytes) == (trt.__version__, len(trt.plan))
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_disk_that_is_full_is_said_so(streams: bool, fake, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fake(streams=streams)
+    with pytest.raises(CompileError, match="No space left on device") as failure:
+        compile_engine(fake_job(tmp_path, engine="/dev/full"))
+    assert failure.value.kind == "disk"
+
+
+def test_the_engine_is_asked_for_the_networks_plugins(fake, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    plugins = (("scan", "PLUGIN_V3"), ("conv", "PLUGIN_V3"), ("add", "ELEMENTWISE"))
+    trt = fake(layers=plugins, inspected=["scan", "{ForeignNode[conv...y]}"])
+    result = compile_engine(fake_job(tmp_path, plugins=["libstorm_tensorrt.so"]))
+    assert trt.calls == ["stream", "load"]
+    assert (result.layers.plugins, result.layers.plugins_found) == (2, 1)
+
+
+def test_what_nobody_tells_of_an_engines_layers_is_none(fake, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fake(layers=(("scan", "PLUGIN_V3"),))
+    assert compile_engine(fake_job(tmp_path)).layers == FoundLayers(plugins=1)
+
+
+def test_attention_in_single_steps_is_looked_for_and_the_operator_is_not(fake, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fake(layers=(("softmax", "SOFTMAX"),), inspected=["_gemm_mha_v2_myl0_15"])
+    layers = compile_engine(fake_job(tmp_path)).layers
+    assert (layers.attentions, layers.attentions_fused) == (1, 1)
+    trt = fake(layers=(("attention", "ATTENTION_INPUT"), ("softmax", "SOFTMAX")))
+    assert compile_engine(fake_job(tmp_path)).layers == FoundLayers()
+    assert trt.calls == ["stream"]  # an engine without questions is not loaded
+
+
+def test_a_plugin_that_the_parser_did_not_take_is_no_build(fake, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fake(layers=(("loop", "TRIP_LIMIT"),))
+    with pytest.raises(CompileError, match="expanded the operators though their plugin is loaded"):
+        compile_engine(fake_job(tmp_path, plugins=["libstorm_tensorrt.so"]))
+
+
+def test_the_memory_of_a_context_is_that_of_the_largest_profile(fake, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fake(says=("Total Activation Memory: 8192 bytes", "Total Activation Memory: 512 bytes"))
+    assert compile_engine(fake_job(tmp_path)).activation_bytes == 8192
+
+
+def test_timings_are_written_after_the_engine(fake, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fake()
+    cache = tmp_path / "t" / "t.cache"
+    with pytest.raises(CompileError):
+        compile_engine(fake_job(tmp_path, engine="/dev/full", timing_cache=str(cache)))
+    assert not cache.exists()
+    compile_engine(fake_job(tmp_path, timing_cache=str(cache)))
+    assert cache.read_bytes() == b"timings"
+
+
 def test_profiles_follow_the_bundle_and_the_options(bundle: Path) -> None:
     made = profiles(Bundle.open(bundle), BuildOptions(max_frames=30))
     # The last group of four is filled up, so 30 frames are 32.
-    assert made["temporal"]["tokens"] == ProfileShapes(min=[1, 4, 16, 128], opt=[1, 32, 16, 128], max=[1, 32, 16, 128])
-    assert made["vision"]["frames"].max == [16, 64, 64, 3]
-    assert made["decoder"]["inputs_embeds"].max == [1, 256, 128]
+    clip = ProfileShapes(min=[1, 4, 16, 128], opt=[1, 32, 16, 128], max=[1, 32, 16, 128])
+    assert made["temporal"] == [{"tokens": clip}]
+    (vision,) = made["vision"]
+    assert (vision["frames"].min, vision["frames"].max) == ([1, 64, 64, 3], [8, 64, 64, 3])
+
+
+def test_the_decoder_has_a_profile_for_one_token_and_one_for_a_prompt(bundle: Path) -> None:
+    one, prompt = profiles(Bundle.open(bundle), BuildOptions())["decoder"]
+    assert one["inputs_embeds"] == ProfileShapes(min=[1, 1, 128], opt=[1, 1, 128], max=[1, 1, 128])
+    assert one["position_ids"] == ProfileShapes(min=[1, 1], opt=[1, 1], max=[1, 1])
+    assert prompt["inputs_embeds"] == ProfileShapes(min=[1, 1, 128], opt=[1, 512, 128], max=[1, 1536, 128])
+    assert prompt["position_ids"] == ProfileShapes(min=[1, 1], opt=[1, 512], max=[1, 1536])
+
+
+def test_an_engine_whose_kernels_are_made_when_it_runs_has_one_profile_for_both(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    (both,) = profiles(opened, BuildOptions(), shaped_later=True)["decoder"]
+    assert both["inputs_embeds"] == ProfileShapes(min=[1, 1, 128], opt=[1, 1, 128], max=[1, 1536, 128])
+    assert profiles(opened, BuildOptions(decoder_profiles=1))["decoder"] == [both]
+    assert len(profiles(opened, BuildOptions(decoder_profiles=2), shaped_later=True)["decoder"]) == 2
