@@ -60,7 +60,7 @@ class Process:
         self.capturable = True
         self.registry = SimpleNamespace(load_library=self._load_library)
         self.loggers: list[Any] = []
-        self.configs: list[RuntimeConfig] = []
+        self.specialized: list[str] = []
 
     def _load_library(self, path: str) -> object:
         if path in self.libraries:
@@ -77,6 +77,9 @@ class RuntimeConfig:
 
     def set_execution_context_allocation_strategy(self, strategy: Strategy) -> None:
         self.strategy = strategy
+
+    def create_runtime_cache(self) -> None:
+        """There is none here: test_kernel_cache has one."""
 
 
 class Engine:
@@ -118,7 +121,7 @@ class Engine:
     def create_execution_context(self, strategy: Strategy | RuntimeConfig = Strategy.STATIC) -> Context | None:
         process = self.process
         if isinstance(strategy, RuntimeConfig):
-            process.configs.append(strategy)
+            process.specialized.append(strategy.dynamic_shapes_kernel_specialization_strategy)
             strategy = strategy.strategy
         if process.contexts == 0:
             for logger in process.loggers:
@@ -251,7 +254,8 @@ def tensorrt_of(process: Process, *, rtx: bool = False) -> ModuleType:
 
     module = ModuleType("tensorrt_rtx" if rtx else "tensorrt")
     if rtx:
-        module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")  # type: ignore[attr-defined]
+        module.IRuntimeCache = object  # type: ignore[attr-defined]
+        module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", LAZY="lazy")  # type: ignore[attr-defined]
     module.__dict__.update(
         __version__=VERSION,
         ILogger=ILogger,
