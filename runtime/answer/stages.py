@@ -43,6 +43,8 @@ class Encoders:
 
     def vision(self, frames: NDArray[np.uint8]) -> Tensor:
         """Frames (T, H, W, 3) in host memory -> tokens (T, N, D), a batch at a time."""
+        if len(frames) <= self.batch:
+            return self.vision_session.run(frames=frames)["tokens"]
         gathered = self.tokens(len(frames))
         while gathered.count < len(frames):
             batch = frames[gathered.count : gathered.count + self.batch]
