@@ -126,9 +126,8 @@ plugin: | $(STAMP) ## Build the operators as native code: CPU, ONNX Runtime, and
 	@GNUMAKEFLAGS=--no-print-directory $(BIN)/python -m storm_edge.plugins.build $(PLUGIN_FLAGS)
 
 NVCC := $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
-GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null)
 test-gpu: $(STAMP) ## The operators' kernels and the TensorRT plugin on this machine's GPU
-	@if [ -z "$(GPU)" ]; then echo "skipped: this machine has no NVIDIA GPU, or its driver does not answer"; \
+	@if ! $(BIN)/python -c 'import sys; from storm_edge.plugins.gpus import find_gpus; sys.exit(not find_gpus())'; then echo "skipped: this machine has no NVIDIA GPU, or its driver does not answer"; \
 	elif [ -z "$(NVCC)" ]; then echo "skipped: there is no nvcc: install the CUDA toolkit"; \
 	else $(MAKE) --no-print-directory plugin && $(BIN)/python -m pytest -rs tests/plugins/cuda tests/plugins/tensorrt \
 	  tests/plugins/selective_scan/cuda tests/plugins/causal_conv1d/cuda; fi

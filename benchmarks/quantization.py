@@ -19,7 +19,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +31,8 @@ from storm_edge.calibration.calibrate import calibrate
 from storm_edge.calibration.language import Language
 from storm_edge.calibration.smoothquant import SmoothQuant
 from storm_edge.calibration.thresholds import METHODS
+from storm_edge.cli.data import DEMO, data_of
 from storm_edge.demo.dataset import samples
-from storm_edge.demo.items import demo_items
 from storm_edge.export.build.build import build
 from storm_edge.export.build.goal import Goal, judge
 from storm_edge.export.build.onnxruntime.cpu import build_cpu
@@ -49,8 +48,7 @@ from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.divergence import logit_divergence
-from storm_edge.runtime.proof.evaluate import Item, Result, evaluate, paired
-from storm_edge.runtime.proof.question_file import read_questions
+from storm_edge.runtime.proof.evaluate import Result, evaluate, paired
 
 CLIPS, FRAMES = 32, 16
 MAX_LOSS = 0.05  # relative error of the visual tokens up to which layers are quantized
@@ -230,8 +228,10 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
         record = make()
         pipeline = load(bundle.root, record.name)
         title = name if record.verified else f"{name} (fails verification)"
-        asked = islice(_questions(data, bundle), number)
-        answers[title] = evaluate(pipeline, asked, frames=FRAMES if data == "demo" else None)
+        asked, frames, _ = data_of(data).items(
+            FRAMES if data == DEMO else None, number, bundle.config.vision.image_size
+        )
+        answers[title] = evaluate(pipeline, asked, frames=frames)
         logits[title] = logit_divergence(bundle, pipeline.stages).kl
         print(f"{title}: done", file=sys.stderr, flush=True)
     kinds = sorted({result.type for results in answers.values() for result in results})
@@ -246,12 +246,6 @@ def accuracy(bundle: Bundle, data: str, number: int) -> None:
         print(f"\n| engine | {' | '.join(kind or 'all' for kind in columns)} |\n|{'---|' * (len(columns) + 1)}")
         for name, results in answers.items():
             print(f"| {name} | {' | '.join(_cell(answers['fp32'], results, kind) for kind in columns)} |")
-
-
-def _questions(data: str, bundle: Bundle) -> Iterator[Item]:
-    if data == "demo":
-        return demo_items(frames=FRAMES, size=bundle.config.vision.image_size)
-    return read_questions(Path(data))
 
 
 def _cell(fp32: list[Result], ours: list[Result], kind: str) -> str:

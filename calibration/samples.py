@@ -34,7 +34,7 @@ def clips_of_folder(folder: Path, *, samples: int, frames: int, size: int) -> It
 def find_videos(folder: Path) -> list[Path]:
     """The videos of a folder in the order of their names; raises UsageError where it is none, or has none."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder: give one with videos or images, or `demo`.")
+        raise UsageError(f"{folder} is no folder: give one with videos or images.")
     entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     files = [p for p in entries if p.is_file() and p.suffix.lower() not in _NOT_VIDEOS]
     found = [p for p in files if p.suffix.lower() not in IMAGES]

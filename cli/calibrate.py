@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
 from storm_edge.calibration.methods import MIN_FRAMES, MIN_SAMPLES, Method
+from storm_edge.cli.data import Demo, Folder, data_of
 from storm_edge.cli.options import threads_option
 from storm_edge.cli.progress import progress, say
 from storm_edge.runtime.errors import UsageError
@@ -18,7 +18,7 @@ from storm_edge.runtime.proof.advice import BUDGET
 
 if TYPE_CHECKING:
     from storm_edge.calibration.analysis import Analysis, Asked
-    from storm_edge.calibration.counting import Clips, Frames
+    from storm_edge.calibration.counting import Clips
     from storm_edge.calibration.smoothquant import SmoothQuant
 
 FRAMES = 16  # of a clip
@@ -86,18 +86,19 @@ def command(ctx: click.Context, /, bundle: Path, data: str, frames: int, name: s
 
     opened = Bundle.open(bundle)
     size = opened.config.vision.image_size
-    clips = _clips(data, options["samples"], frames, size)
+    source = data_of(data)
+    clips = source.clips(options["samples"], frames, size)
     with progress(ctx, "calibrate") as step:
         folder = calibrate(
             opened,
             clips,
-            name or (data if data == "demo" else Path(data).resolve().name),
+            name or source.name,
             samples=options["samples"],
             method=options["method"],
             smoothquant=_smoothquant(options["smooth"]),
-            analysis=_analysis(data, frames, size, options),
-            awq=Awq(_prompts(data, frames, size, clips)) if options["awq"] else None,
-            language=Language(_prompts(data, frames, size, clips)) if options["llm"] else None,
+            analysis=_analysis(source, frames, size, options),
+            awq=Awq(_prompts(source, frames, size, clips)) if options["awq"] else None,
+            language=Language(_prompts(source, frames, size, clips)) if options["llm"] else None,
             budget=options["budget"],
             threads=options["threads"],
             progress=step,
@@ -148,22 +149,22 @@ def _smoothquant(given: str | None) -> SmoothQuant | None:
     return SmoothQuant(alpha)
 
 
-def _analysis(data: str, frames: int, size: int, options: dict[str, Any]) -> Analysis | None:
+def _analysis(source: Demo | Folder, frames: int, size: int, options: dict[str, Any]) -> Analysis | None:
     if not options["analyze"]:
         return None
     from storm_edge.calibration.analysis import Analysis
 
     how: dict[str, Any] = {"scheme": options["precision"] or "int8", "max_loss": _max_loss(options["max_loss"])}
     if options["questions"] is not None:
-        how |= {"clips": options["questions"], "asked": _asked(data, frames, size)}
+        how |= {"clips": options["questions"], "asked": source.asked(frames, size)}
     return Analysis(**how)
 
 
-def _prompts(data: str, frames: int, size: int, clips: Clips) -> Asked:
+def _prompts(source: Demo | Folder, frames: int, size: int, clips: Clips) -> Asked:
     """The data's questions; a folder without questions is asked one that fits every video."""
     from storm_edge.calibration.language import describe_all
 
-    return _asked(data, frames, size) if data == "demo" or any(Path(data).glob("*.jsonl")) else describe_all(clips)
+    return source.asked(frames, size) if source.has_questions else describe_all(clips)
 
 
 def _lines(folder: Path, report: dict[str, Any], asked: str | None) -> Iterator[str]:
@@ -209,33 +210,3 @@ def _of_scheme(found: dict[str, Any]) -> str:
     if not found["layers"]:
         return "none, for verification accepts none"
     return f"{found['multiplications']:.1%} ({found['layers']} of {found['of']} layers)"
-
-
-def _clips(data: str, samples: int, frames: int, size: int) -> Clips:
-    if data == "demo":
-        return lambda: islice((clip for clip, _ in _demo(frames, size)), samples)
-    from storm_edge.calibration.samples import clips_of_folder, find_videos
-
-    find_videos(Path(data))  # refuses a wrong folder before graphs are loaded
-
-    def of_folder() -> Iterable[Frames]:
-        return clips_of_folder(Path(data), samples=samples, frames=frames, size=size)
-
-    return of_folder
-
-
-def _asked(data: str, frames: int, size: int) -> Asked:
-    if data == "demo":
-        return lambda: _demo(frames, size)
-    from storm_edge.calibration.samples import questions_of_folder
-
-    next(iter(questions_of_folder(Path(data), frames=frames, size=size)), None)  # refuses wrong lines early
-    return lambda: questions_of_folder(Path(data), frames=frames, size=size)
-
-
-def _demo(frames: int, size: int) -> Iterator[tuple[Frames, str]]:
-    """The demo's training clips with their questions: those it is tested on stay unseen."""
-    from storm_edge.demo.dataset import samples
-
-    for sample in samples(frames=frames, size=size, split="train"):
-        yield sample.frames, sample.question.text

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from storm_edge.cli.data import data_of
 from storm_edge.cli.options import COUNT, threads_option
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
-from storm_edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from storm_edge.runtime.proof.evaluate import Item, Result, Score
+    from storm_edge.runtime.proof.evaluate import Result, Score
 
 
 @click.command("eval")
@@ -54,14 +52,13 @@ def command(
     from storm_edge.runtime.proof.evaluate import evaluate, scores
     from storm_edge.runtime.proof.result_log import ResultLog
 
-    if data != "demo" and not Path(data).is_dir():
-        raise UsageError(f"{data} is no folder: give --data demo, or a folder with videos and a .jsonl file.")
+    source = data_of(data)
     with progress(ctx, "eval") as step:
         step("load")
         pipeline = load(
             bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
         )
-        items, frames, number = _items(data, frames, number, pipeline.bundle.config.vision.image_size)
+        items, frames, number = source.items(frames, number, pipeline.bundle.config.vision.image_size)
         about: dict[str, object] = {"bundle": pipeline.bundle.sha256, "engine": pipeline.engine.name, "data": data}
         about |= {"frames": frames, "sample": sample}
         log = None if output is None else ResultLog(output, about)
@@ -95,17 +92,3 @@ def command(
 def _row(kind: str, score: Score) -> str:
     interval = f"{score.low:.1%} - {score.high:.1%}"
     return f"{kind:<24}{f'{score.right} / {score.asked}':>12}{score.accuracy:>10.1%}{interval:>19}"
-
-
-def _items(
-    data: str, frames: int | None, number: int | None, size: int
-) -> tuple[Iterator[Item], int | None, int | None]:
-    """The questions to ask, the frames to look at, and how many questions there are, if that is known."""
-    if data == "demo":
-        from storm_edge.demo.items import FRAMES, demo_items
-
-        frames, number = frames or FRAMES, number or 200
-        return islice(demo_items(frames=frames, size=size), number), frames, number
-    from storm_edge.runtime.proof.question_file import read_questions
-
-    return islice(read_questions(Path(data)), number), frames, number

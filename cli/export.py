@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from storm_edge.cli.data import data_of
 from storm_edge.cli.progress import progress, say
 
 if TYPE_CHECKING:
-    from storm_edge.export.export_bundle import ClipSource
+    pass
 
 CLIPS, FRAMES = 3, 16  # that are recorded
 
@@ -55,7 +55,7 @@ def command(
             dtype=dtype,  # type: ignore[arg-type]  # click.Choice has checked it
             temporal_pool=temporal_pool,
             spatial_pool=spatial_pool,
-            clips=None if clips is None else _clips(clips),
+            clips=None if clips is None else data_of(clips).recorded(CLIPS, FRAMES),
             force=force,
             progress=step,
         )
@@ -65,19 +65,3 @@ def command(
         for note in notes:
             say(ctx, note)
         say(ctx, f"{output}: a bundle. Next: storm build {output} --target cpu")
-
-
-def _clips(data: str) -> ClipSource:
-    """Three clips of the demo's, or of a folder."""
-    from storm_edge.calibration.samples import clips_of_folder, find_videos
-    from storm_edge.demo.dataset import samples
-    from storm_edge.export.export_bundle import QUESTIONS
-
-    if data == "demo":
-        return lambda size: (
-            (s.frames, s.question.text) for s in islice(samples(frames=FRAMES, size=size, split="train"), CLIPS)
-        )
-    find_videos(Path(data))  # refuses a wrong folder before weights are loaded
-    return lambda size: zip(
-        clips_of_folder(Path(data), samples=CLIPS, frames=FRAMES, size=size), QUESTIONS, strict=False
-    )

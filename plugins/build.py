@@ -16,23 +16,17 @@ import tempfile
 from pathlib import Path
 
 from storm_edge.plugins import libraries
+from storm_edge.plugins.gpus import find_gpus
 
 SOURCE = Path(__file__).resolve().parent
 LIBRARIES = (libraries.CPU, libraries.CUDA, libraries.ONNXRUNTIME, libraries.TENSORRT)
 FALLBACK_SM = 80  # where there is no GPU to ask: its code runs on every 8.x and its PTX on all that is newer
-_BOARDS = {"orin": 87, "thor": 110}  # Jetsons whose nvidia-smi does not say
 _JOB_BYTES = 2 << 30  # of memory for one compiler; nvcc needs most of it
 
 
 def gpu_sms() -> list[int]:
     """The compute capabilities x 10 of this machine's GPUs, each once."""
-    query = _output("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-    found = {int(line.replace(".", "")) for line in query.split() if line.replace(".", "", 1).isdigit()}
-    try:
-        model = Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").lower()
-    except OSError:
-        model = ""
-    return sorted(found) or [sm for word, sm in _BOARDS.items() if word in model]
+    return sorted({gpu.sm for gpu in find_gpus() if gpu.sm})
 
 
 def find_nvcc() -> str | None:
@@ -103,14 +97,6 @@ def build(output: Path, definitions: list[str]) -> int:
 def _fail(message: str) -> int:
     print(f"error: {message}.", file=sys.stderr)
     return 1
-
-
-def _output(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
 
 
 def _memory() -> int:

@@ -1,23 +1,21 @@
 """Which machine this is: GPU, Jetson release, power mode, TensorRT, memory.
 
 Every probe is a function of the text a file or command gives, so that it is tested with recorded samples; `probe` reads
-them. On a Jetson the GPU is known from the device tree where nvidia-smi is missing or has no NVML to ask.
+them. The GPUs themselves are asked for in plugins/gpus.py.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from storm_edge.plugins.gpus import Gpu as Gpu
+from storm_edge.plugins.gpus import Run, command_output, find_board, find_gpus
 from storm_edge.runtime.machine.targets import TARGETS
 
-GPU_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader,nounits")
 POWER_QUERY = ("nvpmodel", "-q")
 LIBRARY_FOLDERS = ("usr/lib/aarch64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib", "usr/local/tensorrt/lib")
-Run = Callable[[tuple[str, ...]], "str | None"]
 
 # Jetson Linux (L4T) -> JetPack, from the release notes of both; the longest prefix that matches counts.
 _JETPACK = {
@@ -37,17 +35,6 @@ _JETPACK = {
     "39.2.1": "7.2.1",
     "39.2.2": "7.2.2",
 }
-_BOARDS = {"orin": 87, "thor": 110, "xavier": 72}  # a word of the device tree's model -> SM
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A CUDA GPU. `sm` is its compute capability x 10; `memory` in GiB, None where it shares the processor's."""
-
-    name: str
-    sm: int | None
-    driver: str | None = None
-    memory: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,31 +57,6 @@ class Machine:
         """The targets this machine is, the most specific first; "cpu" is always one."""
         found = [name for gpu in self.gpus for name in _gpu_targets(gpu)]
         return (*dict.fromkeys(found), "cpu")
-
-
-def parse_gpus(query: str) -> tuple[Gpu, ...]:
-    """GPUs from the output of GPU_QUERY; a Jetson's driver answers [N/A] for what it does not know."""
-    gpus = []
-    for line in query.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) != 4 or not re.fullmatch(r"\d+\.\d", fields[1]):
-            continue  # a warning, or "No devices were found"
-        name, capability, driver, memory = fields
-        gib = float(memory) / 1024 if re.fullmatch(r"[\d.]+", memory) else None
-        gpus.append(Gpu(name, int(capability.replace(".", "")), driver if driver[:1].isdigit() else None, gib))
-    return tuple(gpus)
-
-
-def parse_board(model: str) -> str | None:
-    """The board of /proc/device-tree/model where it is an NVIDIA one; the file ends with a NUL."""
-    name = model.replace("\0", "").strip()
-    return name if name.startswith("NVIDIA") else None
-
-
-def board_gpu(board: str) -> Gpu | None:
-    """The integrated GPU of a Jetson board, from the board's name alone."""
-    words = board.lower().split()
-    return next((Gpu(f"{word.title()} (integrated)", sm) for word, sm in _BOARDS.items() if word in words), None)
 
 
 def parse_l4t(release: str) -> str | None:
@@ -131,26 +93,14 @@ def library_version(files: list[str]) -> str | None:
     return max(versions, key=lambda v: [int(x) for x in v.split(".")], default=None)
 
 
-def command_output(command: tuple[str, ...]) -> str | None:
-    """What a command prints on stdout; None where it is missing or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
 def probe(root: Path = Path("/"), run: Run = command_output) -> Machine:
     """Look at the machine whose file system is at `root` and whose commands `run` executes."""
-    board = parse_board(_text(root / "proc/device-tree/model"))
+    board = find_board(root)
     l4t = parse_l4t(_text(root / "etc/nv_tegra_release"))
-    gpus = parse_gpus(run(GPU_QUERY) or "")
-    if not gpus and board and (integrated := board_gpu(board)):
-        gpus = (integrated,)
     memory = parse_memory(_text(root / "proc/meminfo"))
     libraries = [p.name for folder in LIBRARY_FOLDERS for p in (root / folder).glob("libnvinfer.so.*")]
     return Machine(
-        gpus=gpus,
+        gpus=find_gpus(root, run),
         board=board,
         l4t=l4t,
         jetpack=jetpack_of(l4t) if l4t else None,

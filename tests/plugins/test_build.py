@@ -9,6 +9,7 @@ import pytest
 from storm_edge.plugins import build as module
 from storm_edge.plugins import libraries
 from storm_edge.plugins.build import build, cuda_flags, jobs
+from storm_edge.plugins.gpus import Gpu
 
 GIB = 1 << 30
 
@@ -30,11 +31,10 @@ def test_cuda_forms_are_built_where_there_is_a_compiler_for_the_gpus_that_are_he
     assert {"-DSTORM_CUDA=ON", "-DSTORM_TENSORRT=AUTO", "-DSTORM_CUDA_ARCHITECTURES=80"} <= set(cuda_flags("nvcc", []))
 
 
-def test_gpus_are_known_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_output", lambda *_: "9.0\n8.9\n9.0\n")
+def test_every_kind_of_gpu_that_is_here_is_compiled_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = (Gpu("H100", 90), Gpu("L4", 89), Gpu("H100", 90), Gpu("unknown", None))
+    monkeypatch.setattr(module, "find_gpus", lambda: gpus)
     assert module.gpu_sms() == [89, 90]
-    monkeypatch.setattr(module, "_output", lambda *_: "[N/A]\n")
-    assert set(module.gpu_sms()) <= {87, 110}
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from storm_edge.plugins.gpus import GPU_QUERY, Gpu, command_output, parse_board, parse_gpus
 from storm_edge.runtime.machine.doctor import gpu_facts, target_facts
 from storm_edge.runtime.machine.probe import (
-    GPU_QUERY,
     POWER_QUERY,
-    Gpu,
     Machine,
-    command_output,
     jetpack_of,
     library_version,
-    parse_board,
-    parse_gpus,
     parse_l4t,
     parse_memory,
     parse_power_mode,
