@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from storm_edge.plugins import libraries
-from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph, engine_piece
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.engine_graphs import engine_graph, engine_piece
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import EngineError

@@ -10,7 +10,8 @@ import pytest
 from storm_edge.runtime.answer import temporal
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
-from storm_edge.runtime.bundle.engine import engine_piece, read_engine
+from storm_edge.runtime.bundle.engine import read_engine
+from storm_edge.runtime.bundle.engine_graphs import engine_piece
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError
 
