@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from storm_edge.runtime.bundle.engine import engine_graph, read_engine
+from storm_edge.runtime.bundle.engine import read_engine
+from storm_edge.runtime.bundle.engine_graphs import engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder

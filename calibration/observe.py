@@ -20,6 +20,7 @@ from storm_edge.calibration.thresholds import find_range
 from storm_edge.export.graph_file import save_model
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers
 from storm_edge.runtime.answer.stages import Encoders
+from storm_edge.runtime.answer.temporal import TemporalEncoder
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.sizes import VISION_BATCH
@@ -63,7 +64,7 @@ class Watcher:
         self._folder = TemporaryDirectory(prefix="storm-calibrate-")
         self._sessions = [_watched(bundle, s, Path(self._folder.name), threads, scales or {}) for s in CALIBRATED]
         vision, temporal = self._sessions
-        self._encoders = Encoders(vision, temporal, bundle.config.reduction.temporal_pool)
+        self._encoders = Encoders(vision, TemporalEncoder(temporal), bundle.config.reduction.temporal_pool)
 
     def __enter__(self) -> Watcher:
         return self

@@ -23,6 +23,7 @@ from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.quantize import LinearLayer, linear_layers, quantize
 from storm_edge.export.passes.widen import widen
 from storm_edge.runtime.answer.stages import Encoders
+from storm_edge.runtime.answer.temporal import TemporalEncoder
 from storm_edge.runtime.bundle.calibration import CALIBRATED, Range, Scheme
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.sizes import VISION_BATCH
@@ -86,7 +87,7 @@ class SwitchedEncoders:
         """The encoders with the switches of these layers on."""
         on = {stage: np.array([(stage, x.node) in quantized for x in layers]) for stage, layers in self.layers.items()}
         vision, temporal = (_SwitchedSession(self._sessions[stage], on[stage]) for stage in CALIBRATED)
-        return Encoders(vision, temporal, self._pool)
+        return Encoders(vision, TemporalEncoder(temporal), self._pool)
 
 
 @dataclass(frozen=True)

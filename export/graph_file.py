@@ -50,7 +50,7 @@ def save_model(model: onnx.ModelProto, path: Path, data_name: str, tensors: Mapp
     unknown = set(readers) - {tensor.name for tensor in model.graph.initializer}
     if unknown:
         raise ValueError(f"no initializer is called {', '.join(sorted(unknown))}")
-    written = _without_initializers(model)
+    written = without_initializers(model)
     with (path.parent / data_name).open("wb") as data:
         for tensor in model.graph.initializer:
             written.graph.initializer.append(_store(tensor, readers.get(tensor.name), data, data_name))
@@ -95,7 +95,7 @@ def announce(name: str, tensor: LazyTensor) -> TensorProto:
     return TensorProto(name=name, data_type=data_type, dims=tensor.shape)
 
 
-def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of all but the tensors, without ever copying those."""
     copy = onnx.ModelProto()
     _copy_fields(model, copy, leave_out="graph")

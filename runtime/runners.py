@@ -24,6 +24,8 @@ class Runner:
     engines for a compute capability from those for the GPU that the builder times its kernels on.
     session     module:function (bundle, record, stage, device, threads) -> Session; "" where it runs language models
                 alone
+    piece       module:function (bundle, record, name, device, threads) -> Session, of the temporal encoder's pieces; ""
+                where it has none
     generator   module:function (bundle, record, device, threads) -> Generator
     builder     module:function (bundle, goal, progress) -> EngineRecord; "" where this version has none
     language    module that makes a language model's files where it takes no graph (see export/build/language.py);
@@ -42,6 +44,7 @@ class Runner:
     builder: str
     past: str = ""
     language: str = ""
+    piece: str = ""
 
     def takes(self, version: str) -> bool:
         """Whether engines are written for a version of the package: "1.2.1" for one."""
@@ -64,6 +67,7 @@ RUNNERS: dict[str, Runner] = {
         compiles=False,
         for_absent_gpus=False,
         session="storm_edge.runtime.sessions.onnxruntime:open_session",
+        piece="storm_edge.runtime.sessions.onnxruntime:open_piece",
         generator="storm_edge.runtime.llm.onnxruntime:open_generator",
         builder="storm_edge.export.build.onnxruntime.cpu:build_cpu",
     ),

@@ -12,6 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LAYERS = ("plugins", "runtime", "export", "calibration", "demo", "cli")
 COVERED_BY = {
+    "export/build/pieces.py": "runtime/answer/test_temporal.py",
+    "runtime/bundle/engine_graphs.py": "runtime/answer/test_temporal.py",
+    "runtime/answer/chunked.py": "export/passes/test_cut_temporal.py",
     "calibration/analysis.py": "calibration/test_sensitivity.py",
     "calibration/budget.py": "calibration/test_acceptance.py",
     "calibration/counting.py": "calibration/test_calibrate.py",

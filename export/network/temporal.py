@@ -25,6 +25,7 @@ class MambaMixer(nn.Module):
         self.state, self.dt_rank = temporal.d_state, config.dt_rank
         self.halve_sum = temporal.halve_sum
         self.in_proj = nn.Linear(width, 2 * channels, bias=False)
+        self.frozen_halves: tuple[Tensor, Tensor] | None = None
         self.out_proj = nn.Linear(channels, width, bias=False)
         self.suffixes = ("", "_b") if temporal.bidirectional else ("",)
         for suffix in self.suffixes:
@@ -44,6 +45,13 @@ class MambaMixer(nn.Module):
         """A of one direction, float32 (channels, state): -exp(A_log) in float64, rounded once."""
         frozen: Tensor | None = getattr(self, f"A{suffix}")
         return -torch.exp(self.get_parameter(self._a_log(suffix)).double()).float() if frozen is None else frozen
+
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """The rows of in_proj that give x and those that give the gate z, each (channels, D)."""
+        if self.frozen_halves is not None:
+            return self.frozen_halves
+        x, z = self.in_proj.weight.chunk(2)
+        return x, z
 
     def direction(self, x: Tensor, z: Tensor, suffix: str) -> Tensor:
         """Convolution, scan and gate of one direction: x, z (batch, length, channels) -> the same shape."""
@@ -77,7 +85,7 @@ class MambaMixer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mix tokens (batch, length, D) along their length."""
-        x, z = self.in_proj(tokens).chunk(2, dim=-1)  # each (batch, length, channels)
+        x, z = (nn.functional.linear(tokens, weight) for weight in self.halves())  # each (batch, length, channels)
         y = self.direction(x, z, "")
         if len(self.suffixes) == 2:
             y = y + self.direction(x, z, "_b")
@@ -132,7 +140,8 @@ def cast_for_export(encoder: TemporalEncoder, dtype: torch.dtype) -> None:
     """Make an fp32 encoder `dtype`, in place, but for what the scan reads as f32: A, D and the step-size bias.
 
     A becomes a value: the exporter folds small constants only, and an Exp left in the graph would be given a rounded
-    A_log by whatever narrows the graph later.
+    A_log by whatever narrows the graph later. in_proj's halves become tensors of their own: a graph that computes x
+    alone shares them.
     """
     kept = [
         (
@@ -147,6 +156,10 @@ def cast_for_export(encoder: TemporalEncoder, dtype: torch.dtype) -> None:
         for suffix in mixer.suffixes
     ]
     encoder.to(dtype)
+    for mixer in encoder.modules():
+        if isinstance(mixer, MambaMixer):
+            x, z = mixer.halves()
+            mixer.frozen_halves = x.clone(), z.clone()
     for mixer, suffix, A, D, bias in kept:
         setattr(mixer, f"A{suffix}", A)
         mixer.get_parameter(f"D{suffix}").data = D

@@ -61,17 +61,17 @@ def linear_layers(model: onnx.ModelProto) -> list[LinearLayer]:
     return _name_mixers(found, graph)
 
 
+_MIXER = ("in_proj.x", "in_proj.z", "out_proj")  # the graph's order; what is scanned, and its gate
+
+
 def _name_mixers(layers: list[LinearLayer], graph: onnx.GraphProto) -> list[LinearLayer]:
-    """Mamba's linear layers have no bias to know them by; in_proj alone reads a norm, and out_proj follows it."""
+    """Mamba's linear layers have no bias to know them by; a mixer has three of them."""
     if not any(node.op_type == selective_scan.NAME for node in graph.node):
         return layers
-    norms = {node.output[0] for node in graph.node if node.op_type == "LayerNormalization"}
-    named: list[LinearLayer] = []
-    for layer in layers:
-        done = len(named) // 2
-        part = "in_proj" if layer.input in norms else "out_proj"
-        named.append(replace(layer, module=f"layers.{done}.mixer.{part}"))
-    return named
+    return [
+        replace(layer, module=f"layers.{i // len(_MIXER)}.mixer.{_MIXER[i % len(_MIXER)]}")
+        for i, layer in enumerate(layers)
+    ]
 
 
 def quantize(

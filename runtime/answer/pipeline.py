@@ -160,8 +160,8 @@ class Pipeline:
             start = time.perf_counter()
         if not times:
             raise VideoError("the video has no frames: give one with at least one.")
-        with Stopwatch(stages.temporal_session.device) as in_temporal:
-            visual = stages.temporal(tokens.whole_groups())[:, ::sample]  # (1, kept, N / p, D)
+        with Stopwatch(stages.temporal_encoder.device) as in_temporal:
+            visual = stages.temporal(tokens.whole_groups(), overwrite=True)[:, ::sample]  # (1, kept, N / p, D)
         rows = stages.rows(visual, self.newline)
         # A GPU is waited for here, so that it has read the last frame while the next was decoded.
         seconds |= {"vision": in_vision.seconds(), "temporal": in_temporal.seconds()}

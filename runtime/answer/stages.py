@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from storm_edge.runtime.answer.temporal import TemporalEncoder, load_temporal
 from storm_edge.runtime.bundle.engine import EngineRecord, build_again
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import EngineError
@@ -28,7 +29,7 @@ class Encoders:
     """
 
     vision_session: Session
-    temporal_session: Session
+    temporal_encoder: TemporalEncoder
     temporal_pool: int
     device: Device = HOST
 
@@ -51,15 +52,18 @@ class Encoders:
             gathered.add(self.vision_session.run(frames=batch)["tokens"])
         return gathered.tokens
 
-    def temporal(self, tokens: Tensor) -> Tensor:
-        """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
-        device = self.temporal_session.device
+    def temporal(self, tokens: Tensor, *, overwrite: bool = False) -> Tensor:
+        """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k.
+
+        With `overwrite` a long clip's tokens may be lost, which saves a copy.
+        """
+        device = self.temporal_encoder.device
         tokens = self._at(device, tokens)
         if len(tokens) % self.temporal_pool:
             filled = ClipTokens(device, self.temporal_pool, len(tokens))
             filled.add(tokens)
-            tokens = filled.whole_groups()
-        return self.temporal_session.run(tokens=tokens[None])["visual_tokens"]
+            tokens, overwrite = filled.whole_groups(), True
+        return self.temporal_encoder.run(tokens, overwrite=overwrite)
 
     def _at(self, device: Device, tensor: Tensor) -> Tensor:
         """A tensor of any stage where another takes it."""
@@ -87,10 +91,8 @@ class Stages(Encoders):
                 raise EngineError(f"{words} runs language models alone, not {stage}: build {record.name} again.")
         device = HOST if all(runner.device == "cpu" for runner in runners.values()) else open_device("cuda")
         of = {stage: HOST if runner.device == "cpu" else device for stage, runner in runners.items()}
-        vision, temporal = (
-            function(runners[stage].session)(bundle, record, stage, of[stage], threads)
-            for stage in ("vision", "temporal")
-        )
+        vision = function(runners["vision"].session)(bundle, record, "vision", of["vision"], threads)
+        temporal = load_temporal(bundle, record, of["temporal"], threads)
         generator = function(runners["decoder"].generator)(bundle, record, of["decoder"], threads)
         return cls(vision, temporal, bundle.config.reduction.temporal_pool, device, generator=generator)
 

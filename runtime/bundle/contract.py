@@ -53,5 +53,32 @@ def contract(config: StormConfig, dtype: DType, stage: Stage) -> tuple[list[Tens
     )
 
 
+def piece_contract(config: StormConfig, dtype: DType, name: str) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs of a piece of the temporal encoder, which takes a clip chunk by chunk: `tokens` of a chunk.
+
+    Pieces are called "pool", and of layer i "i.enter", "i.states" and "i.mix". States are those of one direction before
+    a chunk in that direction's order; those of the scan are float32.
+    """
+    piece = name.rpartition(".")[2]
+    width, channels, temporal = config.llm.hidden_size, config.d_inner, config.temporal
+    tokens, x = _spec("tokens", dtype, 1, "tokens", width), _spec("x", dtype, 1, "tokens", channels)
+
+    def states(direction: str, when: str = "") -> list[TensorSpec]:
+        return [
+            _spec(f"{when}{direction}_conv_state", dtype, 1, temporal.d_conv - 1, channels),
+            _spec(f"{when}{direction}_scan_state", "float32", 1, channels, temporal.d_state),
+        ]
+
+    if piece == "enter":
+        return [tokens], [x]
+    if piece == "states":
+        return [x, *states("backward")], states("backward", "next_")
+    if piece == "mix":
+        backward = states("backward") if temporal.bidirectional else []
+        mixed = _spec("mixed", dtype, 1, "tokens", width)
+        return [tokens, x, *states("forward"), *backward], [mixed, *states("forward", "next_")]
+    return [tokens], [_spec("visual_tokens", dtype, 1, "pooled_frames", config.pooled_tokens_per_frame, width)]
+
+
 def _spec(name: str, dtype: str, *shape: int | str) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=list(shape))

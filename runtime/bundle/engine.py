@@ -11,14 +11,12 @@ import datetime
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, field_serializer
 
-from storm_edge.runtime.bundle.contract import STAGES, Stage, contract
+from storm_edge.runtime.bundle.contract import STAGES, Stage
 from storm_edge.runtime.bundle.door import folders_in, is_file, open_file, size_of
-from storm_edge.runtime.bundle.graphs import GraphRules, check_graph
 from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec
 from storm_edge.runtime.bundle.records import read_record, said
@@ -31,8 +29,9 @@ ENGINE_SCHEMA = 3
 SIMULATED = "-simulated"  # ends the name of an engine that stands in for another
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _RECORD_BYTES = 4 << 20
+PIECE = r"(\d+\.(enter|states|mix)|pool)"
 # What builds prepare lies in graphs/ under such names, beside the data it shares with other graphs.
-PREPARED = re.compile(rf".+\.[0-9a-f]{{12}}\.({'|'.join(STAGES)})\.(onnx|data)")
+PREPARED = re.compile(rf".+\.[0-9a-f]{{12}}\.({'|'.join(STAGES)})(\.{PIECE})?\.(onnx|data)")
 
 
 def _known(name: str) -> str:
@@ -48,6 +47,9 @@ def _of_encoders(name: str) -> str:
 
 
 PrecisionName = Annotated[str, AfterValidator(_known)]
+
+
+PieceName = Annotated[str, StringConstraints(pattern=rf"^{PIECE}$")]
 
 
 class CheckResult(BaseModel):
@@ -95,7 +97,7 @@ class FoundLayers(BaseModel):
 
 class EngineRecord(BaseModel):
     """What engine.json says. `graphs` maps a stage to the file in the bundle that is run for it,
-    `runners` to what runs it.
+    `runners` to what runs it; `pieces` of the temporal encoder, by name, are what longer clips go through.
 
     `state`: "prepared" graphs are not compiled; "compiled" ones are for GPUs that were not there, and nothing has run
     them; "built" ones were verified where they run.
@@ -111,6 +113,7 @@ class EngineRecord(BaseModel):
     state: Literal["prepared", "compiled", "built"]
     bundle_sha256: str
     graphs: dict[Stage, str]
+    pieces: dict[PieceName, str] = {}
     runners: dict[Stage, RunnerName]
     files: dict[str, FileSpec]
     versions: dict[str, str]
@@ -176,6 +179,7 @@ def read_engine(bundle: Bundle, name: str) -> EngineRecord:
         raise EngineError(f"{path} is the record of an engine called {record.name[:80]!r}: {again}.")
     foreign = [f for f in record.files if not f.startswith((f"engines/{name}/", f"graphs/{name}."))]
     foreign += [f for f in record.graphs.values() if f not in record.files and f not in bundle.manifest.files]
+    foreign += [f for f in record.pieces.values() if f not in record.files]
     if foreign:
         raise EngineError(f"{path} names {foreign[0][:120]!r}, which is none of its own files: {again}.")
     if set(record.runners) != set(record.graphs):
@@ -210,22 +214,6 @@ def check_engine_once(bundle: Bundle, record: EngineRecord, progress: Callable[[
 
 def _damaged(bundle: Bundle, record: EngineRecord, file: str) -> EngineError:
     return EngineError(f"{bundle.root / file} is damaged: repeat `{build_again(bundle, record)}`.")
-
-
-def engine_graph(bundle: Bundle, record: EngineRecord, stage: Stage) -> Path:
-    """The path of an ONNX graph of an engine, after it was checked against the contract; raises EngineError."""
-    if RUNNERS[record.runners[stage]].language:
-        words = RUNNERS[record.runners[stage]].words
-        raise EngineError(
-            f"{record.name} has no graph of {stage}, {words} takes files of its own: choose another stage."
-        )
-    name = record.graphs[stage]
-    if name == bundle.manifest.graphs[stage].file:
-        return bundle.graph(stage)
-    data = f"{name.removesuffix('.onnx')}.data"
-    beside = data.rpartition("/")[2] if data in record.files else None
-    rules = GraphRules(*contract(bundle.config, bundle.manifest.dtype, stage), beside, literal=False)
-    return check_graph(bundle.root, name, rules, EngineError)
 
 
 def engine_names(bundle: Bundle) -> list[str]:

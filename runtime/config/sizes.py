@@ -16,6 +16,8 @@ TEXT_TOKENS = 1024  # positions for template, question and answer
 # Tokens by which the key-value buffers of ONNX Runtime grow: a step costs one copy, a token of room that is not used
 # yet costs attention in every layer.
 STEP = 512
+WHOLE_TEMPORAL_BYTES = 1 << 30  # of activations; clips that would take more go through the temporal encoder in chunks
+TEMPORAL_CHUNK = 1024  # tokens of a clip that the temporal encoder takes at once, rounded to whole groups of frames
 
 
 def kv_length(config: StormConfig, frames: int, asked: int | None = None) -> int:

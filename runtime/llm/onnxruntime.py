@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.engine_graphs import engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import LanguageConfig
 from storm_edge.runtime.config.sizes import CHUNK

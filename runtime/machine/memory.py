@@ -46,9 +46,19 @@ def memory_limit(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def available_bytes() -> int:
+    """Memory that a process could take now without swapping, as Linux estimates it."""
+    return _kib("/proc/meminfo", "MemAvailable") or 0
+
+
 def _status(key: str) -> int | None:
     """A size in /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+    return _kib("/proc/self/status", key)
+
+
+def _kib(file: str, key: str) -> int | None:
+    """The line of a key in a file of sizes in KiB, in bytes."""
+    for line in Path(file).read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     return None

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_edge.runtime.bundle.calibration import find_calibration
-from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.engine_graphs import engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.bundle.records import Difference
 from storm_edge.runtime.bundle.reference import Clip, read_clip

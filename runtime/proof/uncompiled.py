@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, engine_graph
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord
+from storm_edge.runtime.bundle.engine_graphs import engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.bundle.reference import read_clip
 from storm_edge.runtime.errors import EngineError

@@ -51,6 +51,8 @@ LIMITS: dict[str, Limits] = {
     # measures 0.9965, 0.013 and 0.13.
     "fp8": Limits(cosine=0.995, norm_ratio=2e-2, error=0.2, tokens=0.95, tie=0.1),
 }
+# Two ways through one fp32 graph.
+_SAME = Limits(cosine=0.999999, norm_ratio=1e-5, error=1e-5, tokens=1.0)
 # The same for the language model.
 LLM_LIMITS: dict[str, Limits] = LIMITS | {
     # storm-mini's random weights measure 0.9895, 2e-3, 0.20 and 0.93, the demo's trained 0.9995, 0.021, 0.13 and 1.
@@ -85,6 +87,8 @@ def verify(
         results.extend(_check_clip(stages, label, clip, record))
         if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
             results.extend(_check_chain(stages, label, clip, record))
+    if stages.temporal_encoder.has_pieces:  # last, because they take the whole graph's place
+        results.extend(_check_chunks(stages, bundle.config.reduction.temporal_pool, label, clip, record))
     stages.device.watch_memory()
     return results
 
@@ -108,6 +112,15 @@ def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) ->
     yield from compare(label, "temporal", stages.device.host(visual), clip["visual_tokens"], LIMITS[record.precision])
     rows = prompt_rows(stages.generator, clip, clip["visual_tokens"])
     yield from check_decoder(stages.generator, label, "decoder", clip, rows, LLM_LIMITS[record.llm_precision])
+
+
+def _check_chunks(stages: Stages, group: int, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
+    """The pieces of the temporal encoder against the whole of it, on a clip of four chunks of one group of frames."""
+    tokens = np.resize(clip["tokens"], (4 * group, *clip["tokens"].shape[1:]))
+    whole = stages.device.host(stages.temporal(tokens))
+    chunks = stages.device.host(stages.temporal_encoder.in_chunks(tokens, group))
+    limits = _SAME if record.precision == "fp32" else LIMITS[record.precision]
+    yield from compare(label, "temporal in chunks", chunks, whole, limits)
 
 
 def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from storm_edge.plugins import libraries
-from storm_edge.runtime.bundle.engine import EngineRecord, engine_graph
+from storm_edge.runtime.bundle.engine import EngineRecord
+from storm_edge.runtime.bundle.engine_graphs import engine_graph, engine_piece
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import EngineError
@@ -70,6 +71,13 @@ def open_session(
 ) -> OnnxRuntimeSession:
     """A stage of an engine on the CPU, whose `device` is the host; raises EngineError, BundleError."""
     return OnnxRuntimeSession(engine_graph(bundle, record, stage), threads, literal=record.simulated)
+
+
+def open_piece(
+    bundle: Bundle, record: EngineRecord, name: str, device: Device, threads: int | None
+) -> OnnxRuntimeSession:
+    """A piece of an engine's temporal encoder, likewise."""
+    return OnnxRuntimeSession(engine_piece(bundle, record, name), threads, literal=record.simulated)
 
 
 class OnnxRuntimeSession:

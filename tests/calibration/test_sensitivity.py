@@ -66,7 +66,8 @@ def test_a_switched_graph_computes_what_the_quantized_graph_does_for_any_set_of_
 def test_every_layer_has_a_name_of_the_checkpoint(bundle: Path, found: Calibration) -> None:
     with SwitchedEncoders(Bundle.open(bundle), found.ranges, "int8", threads=1) as encoders:
         names = [layer.module for layers in encoders.layers.values() for layer in layers]
-    assert names[-4:] == [f"layers.{i}.mixer.{part}" for i in range(2) for part in ("in_proj", "out_proj")]
+    parts = ("in_proj.x", "in_proj.z", "out_proj")
+    assert names[-6:] == [f"layers.{i}.mixer.{part}" for i in range(2) for part in parts]
     assert not [name for name in names if name.startswith("node")]
 
 
@@ -129,7 +130,7 @@ def test_an_analysis_leaves_layers_out_of_the_build_and_draws_a_picture(bundle: 
         opened, clips, "a", samples=8, threads=1, budget=math.inf, analysis=Analysis(max_loss=0.01, clips=1)
     )
     report = json.loads((folder / "sensitivity.json").read_text())
-    assert (report["scheme"], report["clips"], len(report["layers"])) == ("int8", 1, 29)
+    assert (report["scheme"], report["clips"], len(report["layers"])) == ("int8", 1, 31)
     assert 0 < report["chosen_loss"] <= 0.01
     assert 0.1 < report["chosen_share"] < 1
     kept = {x["node"] for x in report["layers"] if x["quantize"] and x["stage"] == "vision"}

@@ -17,7 +17,7 @@ def inspect(bundle: Path, *arguments: str) -> Result:
 def test_calibrations_are_listed(bundle: Path, calibrated: Path, copy_of: Callable[[Path], Path]) -> None:
     assert "calibrations: none: storm calibrate" in inspect(bundle).stdout
     facts = json.loads(inspect(calibrated, "--json").stdout)
-    layers = "of 29 layers are quantized 29 in uint8, 29 in int8, 29 in fp8"
+    layers = "of 31 layers are quantized 31 in uint8, 31 in int8, 31 in fp8"
     assert facts["calibrations"] == {"clips": f"minmax of 8 clips, {layers}"}
     damaged = copy_of(calibrated)
     (damaged / "calibration" / "clips" / "layers.json").write_text("[]")

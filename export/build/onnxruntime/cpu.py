@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Callable
 
 from storm_edge.export.build.goal import Goal
+from storm_edge.export.build.pieces import temporal_pieces
 from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.publish import building, new_record, publish, verified
 from storm_edge.runtime.bundle.engine import EngineRecord
@@ -20,6 +21,8 @@ def build_cpu(bundle: Bundle, goal: Goal, progress: Callable[[str], None] = lamb
     """
     with building(bundle, progress):
         graphs, files = prepare(bundle, goal, lambda stage: progress(f"prepare {stage}"))
+        pieces, cut = temporal_pieces(bundle, goal.name, graphs["temporal"])
         package = RUNNERS[goal.runner].package
-        record = new_record(bundle, goal, "built", graphs, files, {package: importlib.metadata.version(package)})
+        versions = {package: importlib.metadata.version(package)}
+        record = new_record(bundle, goal, "built", graphs, files | cut, versions, pieces=pieces)
         return publish(bundle, verified(bundle, record, goal.options, progress))

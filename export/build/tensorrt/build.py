@@ -33,7 +33,8 @@ from storm_edge.export.build.tensorrt.memory import builder_limits
 from storm_edge.export.build.tensorrt.plugin import plugin_for
 from storm_edge.export.build.tensorrt.timing import require_installed, timing_cache
 from storm_edge.export.build.tensorrt.versions import abilities
-from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, FoundLayers, engine_graph, read_engine
+from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, FoundLayers, read_engine
+from storm_edge.runtime.bundle.engine_graphs import engine_graph
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file
 from storm_edge.runtime.bundle.publish import publish_folder, publish_text
 from storm_edge.runtime.bundle.records import to_json

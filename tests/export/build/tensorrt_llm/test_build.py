@@ -34,7 +34,8 @@ from storm_edge.export.build.tensorrt import build as compiling
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.bundle.contents import unlisted_files
-from storm_edge.runtime.bundle.engine import check_engine_hashes, engine_graph, read_engine
+from storm_edge.runtime.bundle.engine import check_engine_hashes, read_engine
+from storm_edge.runtime.bundle.engine_graphs import engine_graph
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError, EngineError, StormError, TargetError, UsageError
 from storm_edge.runtime.llm import language_folder, tensorrt_llm
