@@ -9,6 +9,7 @@ from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.graphs import GraphRules, check_graph
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.runners import RUNNERS
 
 
 def engine_graph(bundle: Bundle, record: EngineRecord, stage: Stage) -> Path:
