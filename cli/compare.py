@@ -85,9 +85,8 @@ def command(
         sides = {"engine": engine, "against": against, "stage": stage, "clip": label}
         first = _as_json(found.first) if found.first is not None else None
         rows = [_as_json(row) for row in found.rows]
-        click.echo(
-            json.dumps({**sides, "first": first, "rows": rows, "left_out": found.left_out, "seconds": step.seconds})
-        )
+        figures = {"first": first, "rows": rows, "left_out": found.left_out, "seconds": step.seconds}
+        click.echo(json.dumps(sides | figures))
     else:
         _print(found, f"{stage} of {engine} beside {beside}, {label}")
     if found.first is not None:

@@ -109,10 +109,10 @@ def test_inspect_and_doctor_print_facts_and_json(bundle: Path) -> None:
         (("export", "none", "-o", "x"), 1, "is no folder"),
         (("build", "none", "--target", "cpu"), 1, "storm export"),
         (("build", "none", "--target", "toaster"), 2, "choose one of cpu"),
-        (("build", "none", "--target", "cpu", "--precision", "fp8"), 1, "use --precision int8 or fp32"),
-        (("build", "none", "--target", "orin", "--precision", "fp8"), 1, "no FP8 units"),
+        (("build", "BUNDLE", "--target", "cpu", "--precision", "fp8"), 1, "use --precision int8 or fp32"),
+        (("build", "BUNDLE", "--target", "orin", "--precision", "fp8"), 1, "no FP8 units"),
         (("build", "none"), 2, "Missing option '--target': see `storm build --help`"),
-        (("build", "none", "--target", "cuda"), 1, "build for cpu"),
+        (("build", "BUNDLE", "--target", "cuda"), 1, "build for cpu"),
         (("verify", "none"), 1, "storm export"),
         (("run", "none", "a.mp4", "What?"), 1, "storm export"),
         (("run", "none", "a.mp4", "What?", "--temperature", "-1"), 2, "temperature"),
@@ -120,9 +120,9 @@ def test_inspect_and_doctor_print_facts_and_json(bundle: Path) -> None:
     ],
 )
 def test_every_failure_is_one_line_with_the_right_exit_code(
-    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path
+    arguments: tuple[str, ...], code: int, words: str, bundle: Path, tmp_path: Path
 ) -> None:
-    done = storm(*arguments, cwd=tmp_path)
+    done = storm(*(str(bundle) if a == "BUNDLE" else a for a in arguments), cwd=tmp_path)
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
