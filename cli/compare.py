@@ -88,7 +88,7 @@ def command(
         figures = {"first": first, "rows": rows, "left_out": found.left_out, "seconds": step.seconds}
         click.echo(json.dumps(sides | figures))
     else:
-        _print(found, f"{stage} of {engine} beside {beside}, {label}")
+        _show(found, f"{stage} of {engine} beside {beside}, {label}")
     if found.first is not None:
         t, d = found.first.tensor, found.first.figures
         finer = "look at its weights and at what made them" if mark == "all" else "--mark all looks between the layers"
@@ -104,7 +104,7 @@ def _as_json(row: Row) -> dict[str, object]:
     return {"node": t.node, "op": t.op, "tensor": t.name, **figures, "passed": row.passed}
 
 
-def _print(found: Comparison, what: str) -> None:
+def _show(found: Comparison, what: str) -> None:
     """The last rows that agree and the first that does not, and what was left out and why."""
     echo(f"{what}: {len(found.rows)} tensors")
     by_reason: dict[str, list[str]] = defaultdict(list)
