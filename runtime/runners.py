@@ -18,7 +18,7 @@ from pydantic import AfterValidator
 class Runner:
     """One way of running stages.
 
-    `package` is the module it needs, in a version from `oldest` on and before `past`, and `extra` what installs it;
+    `package` is the module it needs, in a version from `oldest` on and before `past`, and `install` how to get it;
     `device` is the memory its tensors live in, and stages of the same memory are opened with the same
     `sessions.device.Device`; `compiles` tells engines of its own from ONNX graphs that it reads, and `for_absent_gpus`
     engines for a compute capability from those for the GPU that the builder times its kernels on.
@@ -35,7 +35,7 @@ class Runner:
     words: str
     package: str
     oldest: str
-    extra: str
+    install: str
     device: Literal["cpu", "cuda"]
     compiles: bool
     for_absent_gpus: bool
@@ -62,7 +62,7 @@ RUNNERS: dict[str, Runner] = {
         words="ONNX Runtime",
         package="onnxruntime",
         oldest="1.22",
-        extra="cpu",
+        install="pip install 'storm-edge[cpu]'",
         device="cpu",
         compiles=False,
         for_absent_gpus=False,
@@ -75,7 +75,7 @@ RUNNERS: dict[str, Runner] = {
         words="ONNX Runtime CUDA",
         package="onnxruntime",
         oldest="1.22",
-        extra="cuda",
+        install="pip install 'storm-edge[cuda]'",
         device="cuda",
         compiles=False,
         for_absent_gpus=False,
@@ -87,7 +87,7 @@ RUNNERS: dict[str, Runner] = {
         words="TensorRT",
         package="tensorrt",
         oldest="10.3",
-        extra="tensorrt",
+        install="JetPack brings it (see docs/jetson.md), elsewhere pip install 'storm-edge[tensorrt]'",
         device="cuda",
         compiles=True,
         for_absent_gpus=False,
@@ -99,7 +99,7 @@ RUNNERS: dict[str, Runner] = {
         words="TensorRT for RTX",
         package="tensorrt_rtx",
         oldest="1.7",
-        extra="rtx",
+        install="pip install 'storm-edge[rtx]'",
         device="cuda",
         compiles=True,
         for_absent_gpus=True,
@@ -112,7 +112,8 @@ RUNNERS: dict[str, Runner] = {
         package="tensorrt_llm",
         oldest="1.2",
         past="1.3",  # whose engines are gone
-        extra="tensorrt-llm",
+        install="pip install tensorrt_llm==1.2.1 from NVIDIA's package index in an environment of its own (its PyTorch"
+        " and TensorRT are not those of the other engines), with storm-edge beside it",
         device="cpu",  # from where its Executor takes the rows of a prompt
         compiles=True,
         for_absent_gpus=False,
@@ -126,7 +127,7 @@ RUNNERS: dict[str, Runner] = {
         package="vllm",
         oldest="0.33",
         past="0.34",  # other lines name things otherwise
-        extra="vllm",
+        install="pip install vllm==0.33.0 in an environment of its own, with storm-edge beside it",
         device="cpu",  # from where it takes a prompt's embeddings
         compiles=False,
         for_absent_gpus=False,

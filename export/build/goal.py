@@ -24,7 +24,7 @@ from storm_edge.runtime.bundle.calibration import QUANTIZED, Calibration, Scheme
 from storm_edge.runtime.bundle.engine import SIMULATED, engine_name
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import TargetError, UsageError
-from storm_edge.runtime.machine.packages import installed_tensorrt
+from storm_edge.runtime.machine.packages import installed
 from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision, check_sms
 from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.machine.targets import Target
@@ -171,7 +171,7 @@ def _version(where: Target, options: BuildOptions, present: bool) -> str:
         if options.tensorrt:
             raise TargetError("TensorRT for RTX has versions of its own: leave --tensorrt out for target rtx.")
         return RTX_AS
-    version = options.tensorrt or (installed_tensorrt(runner.package) if present else None) or NEWEST
+    version = options.tensorrt or (installed(runner.package) if present else None) or NEWEST
     if parse_version(version) < parse_version(runner.oldest):
         newer = f"{where.releases[0].name} or newer brings one" if where.integrated else "--tensorrt 10.3 or newer"
         raise TargetError(f"TensorRT {version} is older than 10.3, the first that these graphs build on: {newer}.")

@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.machine import packages
+from storm_edge.runtime.machine.packages import installed
 from storm_edge.runtime.runners import RUNNERS, line_of
 
 RUNNER = "tensorrt-llm"
-PACKAGE, FIRST, PAST = RUNNERS[RUNNER].package, RUNNERS[RUNNER].oldest, RUNNERS[RUNNER].past
+PACKAGE, PAST = RUNNERS[RUNNER].package, RUNNERS[RUNNER].past
 NEEDED = "1.2.1"
-
-
-def installed_version() -> str | None:
-    """The version of the package, of whatever line; None where it is missing."""
-    try:
-        return importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def require_package() -> str:
     """Its version; raises EngineError where it is missing, older than 1.2, or of the lines without compiled engines."""
-    version = installed_version()
-    if version is None:
-        raise EngineError(
-            f"{PACKAGE} is not installed: pip install {PACKAGE}=={NEEDED} from NVIDIA's package index in an environment"
-            " of its own (its PyTorch and TensorRT are not those of the other engines), with storm-edge beside it."
-        )
-    if line_of(version) >= line_of(PAST):
+    version = installed(PACKAGE)
+    if version is not None and line_of(version) >= line_of(PAST):
         others = " or ".join(f"--llm {name}" for name in ("vllm", "tensorrt") if name in RUNNERS)
         raise EngineError(
             f"{PACKAGE} {version} has no compiled engines any more, its engine path was removed with {PAST}: install"
             f" {PACKAGE}=={NEEDED} in an environment of its own, or build with {others}."
         )
-    if line_of(version) < line_of(FIRST):
-        raise EngineError(f"{PACKAGE} {version} is older than what engines are written for: install {NEEDED}.")
-    return version
+    return packages.require_package(RUNNER)
 
 
 def executor_bindings() -> Any:

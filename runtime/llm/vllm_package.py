@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 from types import SimpleNamespace
 from typing import Any
 
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.machine.packages import require_package
 from storm_edge.runtime.runners import RUNNERS
 
 RUNNER = "vllm"
@@ -31,21 +31,9 @@ _NAMES = {
 }
 
 
-def require_package() -> str:
-    """Its version; raises EngineError where it is missing or of another line, whose names and options differ."""
-    install = f"pip install {PACKAGE}=={NEEDED} in an environment of its own, with storm-edge beside it"
-    try:
-        version = importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError as e:
-        raise EngineError(f"{PACKAGE} is not installed: {install}.") from e
-    if not RUNNERS[RUNNER].takes(version):
-        raise EngineError(f"{PACKAGE} {version} is not what this version of storm-edge drives: {install}.")
-    return version
-
-
 def package_names() -> Any:
     """The classes and functions that the runner uses; raises EngineError where they cannot be loaded."""
-    require_package()
+    require_package(RUNNER)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.native import OPERATORS, native_forms
-from storm_edge.runtime.machine.packages import import_onnxruntime, installed_tensorrt
+from storm_edge.runtime.machine.packages import import_onnxruntime, installed
 from storm_edge.runtime.machine.probe import Machine, probe
 from storm_edge.runtime.machine.targets import TARGETS
 from storm_edge.runtime.runners import RUNNERS
@@ -104,7 +104,7 @@ def _providers() -> str:
 
 
 def _tensorrt(machine: Machine) -> str:
-    found = [f"Python package {name} {v}" for name in ("tensorrt", "tensorrt_rtx") if (v := installed_tensorrt(name))]
+    found = [f"Python package {name} {v}" for name in ("tensorrt", "tensorrt_rtx") if (v := installed(name))]
     if machine.libnvinfer:
         found.append(f"libnvinfer {machine.libnvinfer}")
     hint = "; a virtual environment on a Jetson sees JetPack's with --system-site-packages" if machine.board else ""
@@ -116,22 +116,15 @@ def _language_runners() -> dict[str, str]:
     facts = {}
     for runner in RUNNERS.values():
         if runner.language:
-            version = _installed(runner.package)
+            version = installed(runner.package)
             other = f": engines are for {runner.oldest} up to {runner.past}" if not runner.takes(version or "") else ""
             facts[runner.words] = f"{version}{other}" if version else "not installed (`--llm` on a data-center GPU)"
     return facts
 
 
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _version(package: str) -> str:
     hint = {"onnxruntime": ": pip install 'storm-edge[cpu]'", "torch": ": only `storm export` needs it"}
-    return _installed(package) or "not installed" + hint.get(package, "")
+    return installed(package) or "not installed" + hint.get(package, "")
 
 
 def _processor() -> str:

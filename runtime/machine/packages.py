@@ -8,18 +8,20 @@ import os
 from typing import Any
 
 from storm_edge.runtime.errors import EngineError
+from storm_edge.runtime.runners import RUNNERS
 
 FATAL = 4  # ONNX Runtime's severity of what it may log: every error is an exception too, whose text says the same
 
 
 def import_onnxruntime() -> Any:
-    """The onnxruntime module; raises EngineError that names the extra to install."""
+    """The onnxruntime module; raises EngineError, which names what to install, where it is missing or too old."""
     # From 1.32 on, importing it starts telemetry, which writes into the home and the temporary folder.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         ort: Any = importlib.import_module("onnxruntime")
     except ImportError as e:
         raise EngineError("ONNX Runtime is not installed: pip install 'storm-edge[cpu]'.") from e
+    _require_taken("onnxruntime", ort.__version__)
     ort.set_default_logger_severity(FATAL)
     return ort
 
@@ -30,8 +32,10 @@ def has_cuda() -> bool:
 
 
 def import_tensorrt(api: str) -> Any:
-    """The TensorRT module called `api`; raises EngineError naming what to install."""
-    return _import_for_gpu(api, "rtx" if api == "tensorrt_rtx" else "tensorrt")
+    """The TensorRT module called `api`; raises EngineError naming what to install where it is missing or too old."""
+    trt = _import_for_gpu(api, "rtx" if api == "tensorrt_rtx" else "tensorrt")
+    _require_taken(api, trt.__version__)
+    return trt
 
 
 def import_cupy() -> Any:
@@ -59,9 +63,30 @@ def import_polygraphy(part: str, *, rtx: bool = False) -> Any:
         raise EngineError(f"{e.name} is not installed: pip install 'storm-edge[debug]'.") from e
 
 
-def installed_tensorrt(api: str) -> str | None:
-    """The version of the Python package `api`, "tensorrt" or "tensorrt_rtx", whichever wheel or JetPack brought it."""
-    for name in (api, f"{api}_cu13", f"{api}_cu12"):
+def require_package(runner: str) -> str:
+    """The version of the package that a runner needs; raises EngineError where it is missing, too old or too new."""
+    row = RUNNERS[runner]
+    version = installed(row.package)
+    if version is None:
+        raise EngineError(f"{row.package} is not installed: {row.install}.")
+    _require_taken(row.package, version)
+    return version
+
+
+def _require_taken(package: str, version: str) -> None:
+    """Raise EngineError for a version of a package that engines are not written for."""
+    row = next(row for row in RUNNERS.values() if row.package == package)
+    if not row.takes(version):
+        until = f" and before {row.past}" if row.past else ""
+        raise EngineError(
+            f"{package} {version} is installed, and engines are for {row.words} from {row.oldest} on{until}:"
+            f" {row.install}."
+        )
+
+
+def installed(package: str) -> str | None:
+    """The version of a Python package, by the name it is imported by, whichever wheel or JetPack brought it."""
+    for name in (package, f"{package}_cu13", f"{package}_cu12", f"{package}-gpu"):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -54,7 +54,7 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         words="an invention",
         package="numpy",
         oldest="1",
-        extra="",
+        install="pip install numpy",
         device="cpu",
         compiles=False,
         for_absent_gpus=False,

@@ -31,7 +31,7 @@ from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.memory import builder_limits
 from storm_edge.export.build.tensorrt.plugin import plugin_for
-from storm_edge.export.build.tensorrt.timing import require_installed, timing_cache
+from storm_edge.export.build.tensorrt.timing import timing_cache
 from storm_edge.export.build.tensorrt.versions import abilities
 from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, FoundLayers, read_engine
 from storm_edge.runtime.bundle.engine_graphs import engine_graph
@@ -42,6 +42,7 @@ from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.config.sizes import kv_length
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
+from storm_edge.runtime.machine.packages import require_package
 from storm_edge.runtime.proof.uncompiled import verify_prepared
 from storm_edge.runtime.proof.verify import memory_needed
 from storm_edge.runtime.runners import RUNNERS
@@ -112,7 +113,7 @@ def _compile(
     bundle: Bundle, prepared: EngineRecord, goal: Goal, plugin: Path | None, options: BuildOptions, progress: Progress
 ) -> EngineRecord:
     """Compile what is not compiled yet, and verify it if its GPU is here."""
-    installed, versions = require_installed(goal.runner), language.versions(bundle, goal)
+    installed, versions = require_package(goal.runner), language.versions(bundle, goal)
     # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
     gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.timed else []
     key = _hash([prepared.key, installed, versions, _sha256(plugin), gpus, options.workspace_gib])

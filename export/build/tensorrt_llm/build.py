@@ -14,7 +14,8 @@ from storm_edge.export.build.tensorrt_llm.compile import build_command, compile_
 from storm_edge.export.build.tensorrt_llm.ranks import check_tensor_parallel
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError, TargetError, UsageError
-from storm_edge.runtime.llm.tensorrt_llm_package import installed_version, require_package
+from storm_edge.runtime.llm.tensorrt_llm_package import PACKAGE, require_package
+from storm_edge.runtime.machine.packages import installed
 from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.machine.user_folders import cache_folder
 
@@ -31,7 +32,7 @@ def judge(bundle: Bundle, options: BuildOptions, precision: str, machine: Machin
     limits(bundle.config, options.max_frames, options.max_length)
     if machine is None:
         return
-    if installed_version() is not None:
+    if installed(PACKAGE) is not None:
         require_package()
     if len(machine.gpus) < options.tp:
         raise TargetError(

@@ -17,7 +17,8 @@ from pathlib import Path
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.config.sizes import PAGED_CHUNK
 from storm_edge.runtime.errors import BuildError, TargetError
-from storm_edge.runtime.llm.tensorrt_llm_package import NEEDED, PACKAGE, installed_version, require_package
+from storm_edge.runtime.llm.tensorrt_llm_package import NEEDED, PACKAGE, require_package
+from storm_edge.runtime.machine.packages import installed
 
 PROGRAM = "trtllm-build"
 # Runs a program that ends with the process that started it; 1 is PR_SET_PDEATHSIG of Linux' prctl.
@@ -84,7 +85,7 @@ def require_compiler(command: list[str]) -> tuple[str, str]:
 
     Raises EngineError for another line of the package.
     """
-    if installed_version() is None:
+    if installed(PACKAGE) is None:
         raise TargetError(
             f"prepared, but {PACKAGE} is not installed: install {NEEDED} (docs/llm.md) and build again, or run"
             f" `{shlex.join(command)}`."

@@ -15,7 +15,8 @@ from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt_llm.ranks import check_tensor_parallel
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, TargetError
-from storm_edge.runtime.llm.vllm_package import require_package
+from storm_edge.runtime.llm.vllm_package import RUNNER
+from storm_edge.runtime.machine.packages import require_package
 from storm_edge.runtime.machine.probe import Machine
 
 
@@ -32,7 +33,7 @@ def judge(bundle: Bundle, options: BuildOptions, precision: str, machine: Machin
 def version(bundle: Bundle, goal: Goal) -> str:
     """The package that runs here; raises TargetError with the command that serves the folder elsewhere."""
     try:
-        return require_package()
+        return require_package(RUNNER)
     except EngineError as e:
         raise TargetError(
             f"{goal.name} is prepared, but the language model cannot be run here: {e} Or serve it where vLLM is: copy"

@@ -223,8 +223,10 @@ def test_the_description_refuses_what_the_package_refuses() -> None:
 @pytest.mark.parametrize("version", ["0.34.1", "0.11.0"])
 def test_other_lines_of_the_package_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
-    with pytest.raises(EngineError, match=f"vllm {version} is not what .* drives: pip install vllm==0.33.0"):
-        vllm_package.require_package()
+    with pytest.raises(
+        EngineError, match=f"vllm {version} is installed, .* from 0.33 on and before 0.34: pip install vllm==0.33.0"
+    ):
+        vllm_package.package_names()
 
 
 def test_without_the_package_the_message_says_what_to_install() -> None:
@@ -235,7 +237,7 @@ def test_without_the_package_the_message_says_what_to_install() -> None:
 def test_a_package_that_cannot_be_loaded_is_an_engine_error_and_told_to_keep_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(vllm_package, "require_package", lambda: "0.33.0")
+    monkeypatch.setattr(vllm_package, "require_package", lambda _: "0.33.0")
     monkeypatch.setattr(vllm_package, "_NAMES", {"AsyncLLM": "storm_edge.runtime.no_such_module"})
     for name in vllm_package._ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)

@@ -30,7 +30,7 @@ from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, read_eng
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import BuildError, EngineError, ParityError, TargetError, UsageError
-from storm_edge.runtime.machine.packages import installed_tensorrt
+from storm_edge.runtime.machine.packages import installed
 from storm_edge.runtime.machine.probe import Gpu, Machine
 from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.proof.uncompiled import PreparedChecks
@@ -121,7 +121,7 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
     with pytest.raises(ParityError, match="1 of 1 checks failed"):
         build(opened, target("rtx"), PREPARE)
     monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
-    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
+    monkeypatch.setattr(module, "require_package", lambda api: "1.7.1")
 
     def compile_graph(job: CompileJob, _: object) -> CompileResult:
         Path(job.engine).write_bytes(b"engine")
@@ -191,7 +191,7 @@ def test_the_command_for_the_device_can_be_pasted_where_folders_have_spaces(
 def test_a_workstations_own_tensorrt_says_nothing_about_the_device(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(goals, "installed_tensorrt", lambda api: "10.4.0")
+    monkeypatch.setattr(goals, "installed", lambda api: "10.4.0")
     assert judge(Bundle.open(bundle), target("orin"), PREPARE, WORKSTATION).version == NEWEST
     assert judge(Bundle.open(bundle), target("orin"), replace(PREPARE, llm_precision="int4"), ORIN).version == "10.4.0"
 
@@ -248,7 +248,7 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
     opened = Bundle.open(copy_of(bundle))
     before = build(opened, target("rtx"), PREPARE)
     monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
-    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
+    monkeypatch.setattr(module, "require_package", lambda api: "1.7.1")
 
     def fail(*_: object) -> None:
         raise BuildError("the builder was killed")
@@ -267,7 +267,7 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
     monkeypatch.setattr(publishing, "verify", lambda *_, **__: [row])
     monkeypatch.setattr(builds, "probe", lambda: RTX_4090)
-    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
+    monkeypatch.setattr(module, "require_package", lambda api: "1.7.1")
 
     def compile_graph(job: CompileJob, _: object) -> CompileResult:
         if "tokens" in job.profiles[0] and job.profiles[0]["tokens"].max[1] > 128:
@@ -291,7 +291,7 @@ def test_tensorrt_for_rtx_compiles_for_gpus_that_are_not_here(bundle: Path, copy
     record = build(opened, target("rtx"), options)
     assert (record.state, record.verified, record.sms) == ("compiled", False, [86, 120])
     assert (opened.root / record.graphs["vision"]).stat().st_size > 10_000
-    assert record.versions["tensorrt"] == installed_tensorrt("tensorrt_rtx")
+    assert record.versions["tensorrt"] == installed("tensorrt_rtx")
     assert read_engine(opened, record.name) == record
     assert choose_engine(opened, None, ("rtx", "cpu")).name == "cpu-fp32"
     with pytest.raises(EngineError, match="has no temporal and no decoder: `storm build"):
@@ -311,7 +311,7 @@ def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it
         return CompileResult(version="1.7.1", engine_bytes=6)
 
     monkeypatch.setattr(module, "compile_graph", compile_graph)
-    monkeypatch.setattr(module, "require_installed", lambda api: "1.7.1")
+    monkeypatch.setattr(module, "require_package", lambda api: "1.7.1")
     monkeypatch.setattr(builds, "probe", lambda: WORKSTATION)
     options = replace(PREPARE, prepare_only=False, without_plugin=True)
     first = build(opened, target("rtx"), replace(options, sms=(86, 89)))

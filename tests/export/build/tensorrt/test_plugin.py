@@ -38,7 +38,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[CompileJob]:
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
     monkeypatch.setenv("STORM_PLUGIN_PATH", "")
     monkeypatch.setattr(module, "compile_graph", compile_graph)
-    monkeypatch.setattr(module, "require_installed", lambda runner: "10.16")
+    monkeypatch.setattr(module, "require_package", lambda runner: "10.16")
     monkeypatch.setattr(module, "timing_cache", lambda goal: Path("t.cache"))
     monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
     return seen

@@ -155,7 +155,7 @@ def test_what_reads_graphs_says_that_this_language_model_is_none(bundle: Path, c
     [(None, "not installed"), ("1.2.1", "1.2.1"), ("1.3.0", "1.3.0: engines are for 1.2 up to 1.3")],
 )
 def test_the_doctor_knows_the_package(version: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_installed", lambda _: version)
+    monkeypatch.setattr(doctor, "installed", lambda _: version)
     assert doctor.examine()["engines"]["TensorRT-LLM"].startswith(said)
 
 
@@ -266,8 +266,8 @@ def device(tmp_path: Path, reader: ModuleType, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(RUNNERS, "tensorrt", row)
     monkeypatch.setitem(sys.modules, "made_up_tensorrt", SimpleNamespace(InPlaceOfTensorRT=InPlaceOfTensorRT))
     # The package's own TensorRT, which is older than what a machine without one prepares for.
-    monkeypatch.setattr(goals, "installed_tensorrt", lambda _: "10.14.1.48")
-    monkeypatch.setattr(compiling, "require_installed", lambda _: "10.14.1.48")
+    monkeypatch.setattr(goals, "installed", lambda _: "10.14.1.48")
+    monkeypatch.setattr(compiling, "require_package", lambda _: "10.14.1.48")
     monkeypatch.setattr(compiling, "timing_cache", lambda _: tmp_path / "timing")
     monkeypatch.setattr(compiling, "compile_graph", compile_in_place_of_tensorrt)
     real = importlib.metadata.version

@@ -133,10 +133,10 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     row = replace(RUNNERS["tensorrt"], device="cpu", session="made_up_tensorrt:InPlaceOfTensorRT")
     monkeypatch.setitem(RUNNERS, "tensorrt", row)
     monkeypatch.setitem(sys.modules, "made_up_tensorrt", SimpleNamespace(InPlaceOfTensorRT=InPlaceOfTensorRT))
-    monkeypatch.setattr(compiling, "require_installed", lambda _: "10.14.1.48")
+    monkeypatch.setattr(compiling, "require_package", lambda _: "10.14.1.48")
     monkeypatch.setattr(compiling, "timing_cache", lambda _: tmp_path / "timing")
     monkeypatch.setattr(compiling, "compile_graph", compile_in_place_of_tensorrt)
-    monkeypatch.setattr(llm_build, "require_package", lambda: "0.33.0")
+    monkeypatch.setattr(llm_build, "require_package", lambda _: "0.33.0")
     monkeypatch.setattr(vllm, "package_names", lambda: package)
     return made
 
@@ -199,7 +199,7 @@ def test_without_the_package_the_folder_is_prepared_and_the_command_shown(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(building, "probe", lambda: machine(H100))
-    monkeypatch.setattr(compiling, "require_installed", lambda _: "10.14.1.48")
+    monkeypatch.setattr(compiling, "require_package", lambda _: "10.14.1.48")
     root = copy_of(bundle)
     done = storm_build(root)
     assert isinstance(done.exception, TargetError)
