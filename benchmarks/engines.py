@@ -44,8 +44,8 @@ for the largest shapes, without weights, and without inputs, outputs and KV cach
 
 In 16 bits TensorRT for RTX puts the decoder's weights into an engine once for every optimization profile, though told
 to add none for the second; in int4 it does not. And it makes kernels for the shapes at hand when it runs. So its
-engines have one profile, unless `--decoder-profiles 2` asks for two. TensorRT's have two; whether these share their weights is
-unknown: the engine's size shows it, and `--decoder-profiles 1` is the remedy."""
+engines have one profile, unless `--decoder-profiles 2` asks for two. TensorRT's have two; whether these share their
+weights is unknown: the engine's size shows it, and `--decoder-profiles 1` is the remedy."""
 
 
 @dataclass(frozen=True)
