@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from storm_edge.export.build import build as builds
+from storm_edge.export.build import publish as publishing
 from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt import build as module
@@ -40,7 +41,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[CompileJob]:
     monkeypatch.setattr(module, "compile_graph", compile_graph)
     monkeypatch.setattr(module, "require_package", lambda runner: "10.16")
     monkeypatch.setattr(module, "timing_cache", lambda goal: Path("t.cache"))
-    monkeypatch.setattr(module, "verify", lambda *_, **__: [row])
+    monkeypatch.setattr(publishing, "verify", lambda *_, **__: [row])
     return seen
 
 
