@@ -47,7 +47,7 @@ def test_the_demo_with_its_own_clips_ends_in_a_verified_engine(tmp_path: Path) -
         done = run(command, *[x.replace("absent/bundle", str(bundle)) for x in given])
         assert done.exit_code == 0, (name, done.exception)
         if name == "calibrate":
-            assert re.search(r"CPU int8 \d\d\.\d% \(\d+ of 23 layers\)", done.stdout.splitlines()[-1])
+            assert re.search(r"CPU int8 \d\d\.\d% \(\d+ of 25 layers\)", done.stdout.splitlines()[-1])
     assert "40 of 40 checks passed" in done.stdout
     report = json.loads((bundle / "calibration" / "demo" / "report.json").read_text())["quantized"]
     assert report["uint8"]["multiplications"] > 0.8  # of a model whose reference clips are of the kind calibrated on

@@ -91,7 +91,7 @@ def test_verify_prints_a_row_for_every_figure(bundle: Path) -> None:
     assert "greedy tokens" in done.stdout
     result = json.loads(storm("verify", bundle, "--json").stdout)
     assert result["passed"] is True
-    assert len(result["checks"]) == 37
+    assert len(result["checks"]) == 40
 
 
 def test_inspect_and_doctor_print_facts_and_json(bundle: Path) -> None:
