@@ -78,7 +78,7 @@ class ChunkedTemporal:
                 x = layer.enter.run(tokens=chunks[i])["x"]
                 if i:
                     states = _carried(layer.states.run(x=x, **states))
-                if (room := room - _bytes(x)) >= 0:
+                if (room := room - bytes_of(x)) >= 0:
                     kept[i] = x
         states = self._zeros("forward", chunks[0].dtype)
         for i, chunk in enumerate(chunks):
@@ -100,5 +100,6 @@ def _carried(found: Mapping[str, Tensor]) -> Inputs:
     return {name.removeprefix("next_"): found[name] for name in found if name.startswith("next_")}
 
 
-def _bytes(tensor: Tensor) -> int:
+def bytes_of(tensor: Tensor) -> int:
+    """What a tensor's numbers take."""
     return math.prod(tensor.shape) * int(np.dtype(tensor.dtype).itemsize)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from storm_edge.runtime.answer.chunked import ChunkedTemporal, Layer, chunk_frames
+from storm_edge.runtime.answer.chunked import ChunkedTemporal, Layer, bytes_of, chunk_frames
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import StormConfig
@@ -74,7 +74,9 @@ class TemporalEncoder:
             copy = self.device.empty(tokens.shape, tokens.dtype)
             self.device.write(copy, tokens)
             tokens = copy
-        return self._pieces.run(tokens, frames, lambda: available_bytes() // 2)
+        # x of half a long clip, then: two arrays as long as the clip, of which the tokens are one.
+        most = max(WHOLE_TEMPORAL_BYTES, bytes_of(tokens))
+        return self._pieces.run(tokens, frames, lambda: min(available_bytes() // 2, most))
 
 
 def whole_bytes(config: StormConfig, frames: int) -> int:
