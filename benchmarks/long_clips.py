@@ -27,12 +27,14 @@ from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 GIB = 1 << 30
 PAGE = """# Long clips on a CPU
 
-Printed by `python benchmarks/long_clips.py > docs/long.md`: the temporal encoder of storm-7b's width, one layer of random
-weights in fp32, 256 tokens a frame. Every figure is a process of its own; its peak counts Python, weights and the clip.
+Printed by `python benchmarks/long_clips.py > docs/long.md`: the temporal encoder of storm-7b's width, one layer of
+random weights in fp32, 256 tokens a frame. Every figure is a process of its own; its peak counts Python, weights and
+the clip.
 
-Clips whose activations would take more than 1 GiB go through the encoder in chunks of some 1024 tokens: backwards for the
-states of the backward direction, then forwards for both. What comes out is equal to the whole form's to the last bit. Beside
-the clip's tokens, x of every token is kept up to 1 GiB, or as much as the tokens take; the rest of it is computed twice.
+Clips whose activations would take more than 1 GiB go through the encoder in chunks of some 1024 tokens: backwards for
+the states of the backward direction, then forwards for both. What comes out is equal to the whole form's to the last
+bit. Beside the clip's tokens, x of every token is kept up to 1 GiB, or as much as the tokens take; the rest of it is
+computed twice.
 """
 
 

@@ -12,6 +12,7 @@ import pytest
 from storm_edge.runtime.bundle.engine import EngineRecord, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.machine import memory
+from storm_edge.runtime.runners import RUNNERS
 from storm_edge.runtime.sessions import tensorrt, tensorrt_engine
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the fakes beside this file
@@ -79,7 +80,7 @@ def engines(bundle: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.M
         fixed = {f"{side}_{name}": cache for side in ("past", "present") for name in names}
         graphs = dict(record.graphs)
         for stage in STAGES:
-            if runners.get(stage, "tensorrt").startswith("tensorrt"):
+            if RUNNERS[runners.get(stage, "tensorrt")].compiles:
                 path = opened.root / "engines" / f"{stage}.engine"
                 graph = opened.path(opened.manifest.graphs[stage].file)
                 fake_tensorrt.write_engine(path, graph, profiles[stage], fixed if stage == "decoder" else None)

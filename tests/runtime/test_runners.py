@@ -102,7 +102,7 @@ def test_an_engine_of_the_schema_before_is_refused_with_the_command_that_builds_
     json_file = path / "engines" / "cpu-fp32" / ENGINE_JSON
     data = json.loads(json_file.read_text())
     del data["runners"]
-    json_file.write_text(json.dumps(data | {"schema_version": 1, "api": None, "llm_api": None}))
+    json_file.write_text(json.dumps(data | {"schema_version": 1, "api": None}))
     with pytest.raises(EngineError, match=r"schema version 1.*repeat `storm build .* --target cpu`"):
         read_engine(Bundle.open(path), "cpu-fp32")
 

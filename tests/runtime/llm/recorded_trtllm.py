@@ -1,6 +1,6 @@
 """TensorRT-LLM's Executor by its recorded description: calls it would refuse are refused, and a checkpoint answers.
 
-Every name, parameter and type is checked against tensorrt_llm_api.json. The numpy reader of checkpoints answers.
+Every name, parameter and type is checked against tensorrt_llm_recorded.json. The numpy reader of checkpoints answers.
 As the real cache does, it takes blocks of equal ids and extra ids for equal, whatever their embeddings are now.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from recorded import bound
 
-API = json.loads((Path(__file__).parent / "tensorrt_llm_api.json").read_text())
+API = json.loads((Path(__file__).parent / "tensorrt_llm_recorded.json").read_text())
 BLOCK = 4  # tokens
 VISUAL, INPUT, SEQUENCE = 64, 96, 104  # tokens that the engine takes
 

@@ -1,7 +1,7 @@
 """vLLM's AsyncLLM by its recorded description: calls it would refuse are refused, and its folder's model answers.
 
-Every name, parameter and type is checked against vllm_api.json, and what the package checks beside types. transformers
-reads the folder. As the real cache does, it takes blocks whose rows have equal hashes for equal.
+Every name, parameter and type is checked against vllm_recorded.json, and what the package checks beside types.
+transformers reads the folder. As the real cache does, it takes blocks whose rows have equal hashes for equal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from recorded import bound
 from transformers import AutoModelForCausalLM
 
-API = json.loads((Path(__file__).parent / "vllm_api.json").read_text())
+API = json.loads((Path(__file__).parent / "vllm_recorded.json").read_text())
 BLOCK = 4  # tokens
 
 

@@ -48,7 +48,7 @@ from storm_edge.runtime.sessions.device import HOST
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 Copy = Callable[[Path], Path]
-API = Path(__file__).parents[3] / "runtime" / "llm" / "tensorrt_llm_api.json"
+API = Path(__file__).parents[3] / "runtime" / "llm" / "tensorrt_llm_recorded.json"
 H100 = Gpu("NVIDIA H100 80GB HBM3", 90)
 ENGINE = "h100-fp16-tensorrt-llm-bf16"
 

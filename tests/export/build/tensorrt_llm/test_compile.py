@@ -16,7 +16,7 @@ from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.errors import BuildError, TargetError
 
 FLAGS: dict[str, list[str] | None] = json.loads(
-    (Path(__file__).parents[3] / "runtime" / "llm" / "tensorrt_llm_api.json").read_text()
+    (Path(__file__).parents[3] / "runtime" / "llm" / "tensorrt_llm_recorded.json").read_text()
 )["trtllm-build"]
 
 
