@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from storm_edge.cli.build import command
 from storm_edge.export.build import build as building
 from storm_edge.export.build.tensorrt import build as compiling
+from storm_edge.export.build.tensorrt import build as tensorrt_build
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.export.build.vllm import build as llm_build
 from storm_edge.runtime import SamplingOptions, load
@@ -40,6 +41,12 @@ Copy = Callable[[Path], Path]
 RECORDED = Path(__file__).parents[3] / "runtime" / "llm"
 H100 = Gpu("NVIDIA H100 80GB HBM3", 90)
 ENGINE = "h100-fp16-vllm-bf16"
+
+
+@pytest.fixture(autouse=True)
+def no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPUs of these tests are made up, and so are the encoders' engines: they need no plugin (see test_plugin)."""
+    monkeypatch.setattr(tensorrt_build, "plugin_for", lambda bundle, goal: None)
 
 
 def storm_build(root: Path, *words: object, where: str = "h100") -> Result:
