@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,9 +44,11 @@ ENGINE = "h100-fp16-vllm-bf16"
 
 
 @pytest.fixture(autouse=True)
-def no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_plugin() -> Iterator[None]:
     """The GPUs of these tests are made up, and so are the encoders' engines: they need no plugin (see test_plugin)."""
-    monkeypatch.setattr(tensorrt_build, "plugin_for", lambda bundle, goal: None)
+    with pytest.MonkeyPatch.context() as patch:  # of its own: a test undoes the other
+        patch.setattr(tensorrt_build, "plugin_for", lambda bundle, goal: None)
+        yield
 
 
 def storm_build(root: Path, *words: object, where: str = "h100") -> Result:
