@@ -61,9 +61,16 @@ class _Layer:
 def cut_temporal(model: onnx.ModelProto, config: StormConfig) -> dict[str, onnx.ModelProto]:
     """The pieces by name, in the order in which a clip goes through them; none of a graph without layers.
 
-    Initializers keep referring to where their values are. Raises ValueError for a graph whose layers do not have the
-    two halves of in_proj apart.
+    Initializers keep referring to where their values are. Raises ValueError for a graph whose layers are not what the
+    exporter writes, the two halves of in_proj apart.
     """
+    try:
+        return _cut(model, config)
+    except LookupError as e:
+        raise ValueError(f"a layer lacks {e}") from e
+
+
+def _cut(model: onnx.ModelProto, config: StormConfig) -> dict[str, onnx.ModelProto]:
     graph = _Graph(model)
     pieces: dict[str, onnx.ModelProto] = {}
     dtype = _TYPES[model.graph.input[0].type.tensor_type.elem_type]

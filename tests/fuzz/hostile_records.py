@@ -100,7 +100,7 @@ def tensorrt_plan(scene: Scene) -> str:
         scene.write(graphs[stage], b"ftrt" + scene.rng.randbytes(4096))
     record = scene.json(ENGINE) | {"name": name, "target": target, "precision": "fp16", "llm_precision": "fp16"}
     runner = scene.rng.choice(("tensorrt", "tensorrt-rtx"))
-    record |= {"runners": dict.fromkeys(graphs, runner), "sms": [89, 90], "graphs": graphs}
+    record |= {"runners": dict.fromkeys(graphs, runner), "sms": [89, 90], "graphs": graphs, "pieces": {}}
     record["versions"] |= {"tensorrt": "10.3.0"}
     record |= {"files": {name: {} for name in graphs.values()}, "state": "built", "verified": True}
     scene.write(f"engines/{name}/engine.json", record | {"created": "2099-01-01T00:00:00+00:00"})

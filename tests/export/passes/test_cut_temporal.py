@@ -74,3 +74,15 @@ def test_every_large_weight_is_in_one_piece_and_stays_where_it_was(config: Storm
 def test_an_encoder_without_layers_has_no_pieces(config: StormConfig, tmp_path: Path) -> None:
     config, model = traced(config, tmp_path, num_layers=0)
     assert cut_temporal(model, config) == {}
+
+
+@pytest.mark.parametrize("operator", ["SelectiveScan", "CausalConv1d"])
+@pytest.mark.parametrize("inputs", [[], ["", "", "", "", "", "", "", "", ""], ["nowhere"] * 9])
+def test_layers_that_are_none_are_not_cut(
+    operator: str, inputs: list[str], config: StormConfig, tmp_path: Path
+) -> None:
+    config, model = traced(config, tmp_path)
+    node = next(node for node in model.graph.node if node.op_type == operator)
+    node.input[:] = inputs
+    with pytest.raises(ValueError, match="a layer lacks"):
+        cut_temporal(model, config)
