@@ -28,3 +28,6 @@ STORM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept {
 }
 
 STORM_EXPORT const char* storm_schemas() { return storm::schemas_text(); }
+
+// Of the headers: another TensorRT calls interfaces that this library does not have.
+STORM_EXPORT int32_t storm_tensorrt_major() { return NV_TENSORRT_MAJOR; }

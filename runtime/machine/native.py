@@ -24,6 +24,7 @@ from storm_edge.plugins.cuda_kernels import CudaKernels
 from storm_edge.plugins.libraries import build_command, find_library
 from storm_edge.plugins.selective_scan import op as selective_scan
 from storm_edge.runtime.machine.packages import import_onnxruntime
+from storm_edge.runtime.machine.tensorrt_plugin import load_plugin
 
 OPERATORS = (selective_scan.NAME, causal_conv1d.NAME)
 TIME_LIMIT = 60.0  # seconds; importing TensorRT from a slow disk takes some
@@ -99,8 +100,7 @@ def _load_tensorrt(path: Path) -> tuple[list[str], str]:
         except ImportError:
             continue
         registry = trt.Builder(trt.Logger(trt.Logger.ERROR)).get_plugin_registry()
-        if registry.load_library(str(path)) is None:
-            raise OSError(f"{api} {trt.__version__} refuses it: was it built for another TensorRT?")
+        load_plugin(trt, api, path)
         found = [c.name for c in registry.all_creators if c.plugin_namespace == selective_scan.DOMAIN]
         return found, f"loads in {api} {trt.__version__}"
     return [], "not tried: TensorRT is not installed"

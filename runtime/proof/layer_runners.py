@@ -15,6 +15,7 @@ from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.bundle.engine import ProfileShapes
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import import_polygraphy
+from storm_edge.runtime.machine.tensorrt_plugin import load_plugin
 from storm_edge.runtime.proof.stage_graph import StageGraph
 from storm_edge.runtime.runners import Runner
 from storm_edge.runtime.sessions.onnxruntime import create_session
@@ -54,9 +55,8 @@ def tensorrt_network(graph: StageGraph, given: Collection[str], runner: Runner) 
     trt = import_polygraphy("backend.trt", rtx=runner.for_absent_gpus)
     library = find_library(TENSORRT)
     api = importlib.import_module(runner.package)
-    if library is not None and library not in _loaded:
-        api.get_plugin_registry().load_library(str(library))
-        _loaded.add(library)
+    if library is not None:
+        load_plugin(api, runner.package, library)
     builder, network, parser = trt.network_from_onnx_path(str(graph.path), strongly_typed=True)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     there = {layer.get_output(i).name for layer in layers for i in range(layer.num_outputs)}
@@ -65,6 +65,3 @@ def tensorrt_network(graph: StageGraph, given: Collection[str], runner: Runner) 
         raise EngineError(f"TensorRT's network of {graph.path} has none of the layers to compare: try --mark all.")
     trt.modify_network_outputs((builder, network, parser), outputs=kept)
     return builder, network, parser
-
-
-_loaded: set[Any] = set()  # a library can be loaded into a process once

@@ -5,7 +5,6 @@ Written from the documentation and headers of 10.3 to 11.1; no machine of ours h
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import mmap
 import threading
@@ -14,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from storm_edge.plugins.libraries import build_command
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import import_tensorrt
+from storm_edge.runtime.machine.tensorrt_plugin import load_plugin
 from storm_edge.runtime.sessions.cuda import MORE_MEMORY, CudaDevice
 from storm_edge.runtime.sessions.kernel_cache import context_config
 
@@ -31,7 +30,6 @@ _TYPES = {
 }
 _log = logging.getLogger(__name__)
 _loading = threading.Lock()
-_loaded: set[tuple[str, Path]] = set()  # plugin libraries by package: TensorRT loads none of them twice
 
 
 class TensorRTEngine:
@@ -47,7 +45,7 @@ class TensorRTEngine:
             )
         with _loading, device:
             for library in plugins:
-                _load_plugins(trt, package, library)
+                load_plugin(trt, package, library)
             self._runtime, self._errors = _runtime(package)
             self._errors.clear()
             # Mapped, not read: TensorRT copies the weights to the GPU, and the pages can be dropped as it goes.
@@ -186,17 +184,6 @@ class EngineContext:
         self._memory = block
         self._context.set_device_memory(block, self._size)
         return True
-
-
-def _load_plugins(trt: Any, package: str, library: Path) -> None:
-    if (package, library) in _loaded:
-        return
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    if trt.get_plugin_registry().load_library(str(library)) is None:
-        raise EngineError(
-            f"TensorRT {trt.__version__} cannot load the operators in {library}: run `{build_command()}` again here."
-        )
-    _loaded.add((package, library))
 
 
 @cache

@@ -11,7 +11,7 @@ import pytest
 
 from storm_edge.runtime.bundle.engine import EngineRecord, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
-from storm_edge.runtime.machine import memory
+from storm_edge.runtime.machine import memory, tensorrt_plugin
 from storm_edge.runtime.runners import RUNNERS
 from storm_edge.runtime.sessions import tensorrt, tensorrt_engine
 
@@ -44,7 +44,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     }
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(tensorrt_engine, "_loaded", set())
+    monkeypatch.setattr(tensorrt_plugin, "_loaded", set())
     tensorrt_engine._runtime.cache_clear()
     yield Machine(gpu, process, modules["cupy"])
     tensorrt_engine._runtime.cache_clear()

@@ -21,7 +21,9 @@ from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResu
 from storm_edge.export.build.tensorrt.configure import configure, keep_timing_cache
 from storm_edge.export.build.tensorrt.layers import engine_layers, fused_attentions, plugins_found
 from storm_edge.runtime.bundle.engine import FoundLayers
+from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.memory import peak_memory_bytes
+from storm_edge.runtime.machine.tensorrt_plugin import load_plugin
 
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # The builder's words for what went wrong; the first that matches decides.
@@ -73,8 +75,10 @@ def _compiled(trt: Any, logger: Any, job: CompileJob) -> tuple[CompileResult, li
     """What compiling took, and the names of the network's plugin layers."""
     builder = trt.Builder(logger)
     for library in job.plugins:
-        if builder.get_plugin_registry().load_library(library) is None:  # a missing file is not an error to it
-            raise CompileError("plugin", f"{library} cannot be loaded as a plugin library")
+        try:
+            load_plugin(trt, job.package, Path(library))
+        except EngineError as e:
+            raise CompileError("plugin", str(e)) from e
     network = _parsed(trt, builder, logger, job)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     plugins = [layer.name for layer in layers if layer.type in _types(trt, "PLUGIN_V2", "PLUGIN_V3")]

@@ -41,7 +41,7 @@ def test_a_library_that_does_not_load_says_why_and_is_no_form(tmp_path: Path, mo
         assert "file too short" in facts[words]
         assert facts[words].endswith("repeat make plugin")
         assert words not in facts["SelectiveScan"]
-    assert "refuses it" in facts["TensorRT"] or "TensorRT is not installed" in facts["TensorRT"]
+    assert "cannot be loaded" in facts["TensorRT"] or "TensorRT is not installed" in facts["TensorRT"]
 
 
 def test_a_library_that_ends_its_process_leaves_doctor_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

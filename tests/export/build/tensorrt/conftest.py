@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from storm_edge.runtime.machine import tensorrt_plugin
+
 PLAN = b"plan" * 1000
 
 
@@ -24,6 +26,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TensorRT]:
     def make(**behaviour: Any) -> TensorRT:
         module = TensorRT(**behaviour)
         monkeypatch.setitem(sys.modules, "fake_tensorrt", module)  # type: ignore[arg-type]
+        monkeypatch.setattr(tensorrt_plugin, "_loaded", set())
+        monkeypatch.setattr(tensorrt_plugin, "_made_for", lambda library: 10)
         return module
 
     return make
@@ -63,9 +67,11 @@ class TensorRT(SimpleNamespace):
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> None:
         pass
 
+    def get_plugin_registry(self) -> Any:
+        return SimpleNamespace(load_library=lambda path: object())
+
     def Builder(self, logger: Any) -> Any:
         builder = SimpleNamespace(
-            get_plugin_registry=lambda: SimpleNamespace(load_library=lambda path: object()),
             create_network=lambda flags: self._network(),
             create_builder_config=self._config,
             create_optimization_profile=self._profile,
