@@ -17,3 +17,9 @@ COUNT = click.IntRange(1, 1_000_000)
 def threads_option(help: str = "CPU threads; default: all cores.") -> Callable[[Decorated], Decorated]:
     """--threads, the same on every verb that has it."""
     return click.option("--threads", type=click.IntRange(1, MAX_THREADS), help=help)
+
+
+def snap_option() -> Callable[[Decorated], Decorated]:
+    """--snap, the same on every verb that looks at videos."""
+    help = "Take the nearest keyframe instead of a frame where one is at most so many seconds away: faster."
+    return click.option("--snap", type=click.FloatRange(0), metavar="SECONDS", help=help)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from storm_edge.cli.options import threads_option
+from storm_edge.cli.options import snap_option, threads_option
 from storm_edge.cli.printing import answer as print_answer
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
@@ -23,6 +23,7 @@ from storm_edge.cli.progress import progress
 @click.option("--frames", type=int, help="Frames to look at, spread evenly; default: at most 32.")
 @click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
 @click.option("--sample", type=int, help="Keep every N-th pooled frame.")
+@snap_option()
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Length limit of the answer.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest token.")
 @click.option("--top-k", type=int, default=0, help="Draw among the K likeliest tokens only.")
@@ -44,6 +45,7 @@ def command(
     frames: int | None,
     fps: float | None,
     sample: int | None,
+    snap: float | None,
     max_tokens: int,
     temperature: float,
     top_k: int,
@@ -73,7 +75,7 @@ def command(
             bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
         )
         step("encode video")
-        opened = pipeline.open(video, frames=frames, fps=fps, sample=sample)
+        opened = pipeline.open(video, frames=frames, fps=fps, sample=sample, snap=snap)
         step("prefill")
         answer = opened.ask(prompt, options)
     if as_json:

@@ -116,17 +116,18 @@ class Pipeline:
         frames: int | None = None,
         fps: float | None = None,
         sample: int | None = None,
+        snap: float | None = None,
         timestamps: npt.ArrayLike | None = None,
     ) -> Video:
         """Decode and encode a video once, for any number of questions.
 
         `source` is a local file, a folder of images, a uint8 array (T, H, W, 3), or an iterable of (seconds, frame):
         see `read_frames`. `frames` or `fps` choose what is looked at (without either at most 32 frames, spread evenly);
-        `sample` keeps every s-th pooled frame.
+        `sample` keeps every s-th pooled frame; `snap` lets frames move to a keyframe so many seconds away.
         Raises UsageError, VideoError, EngineError.
         """
         with self.turns.held():
-            return self._open(source, frames, fps, sample, timestamps)
+            return self._open(source, frames, fps, sample, snap, timestamps)
 
     def _open(
         self,
@@ -134,6 +135,7 @@ class Pipeline:
         frames: int | None,
         fps: float | None,
         sample: int | None,
+        snap: float | None,
         timestamps: npt.ArrayLike | None,
     ) -> Video:
         config = self.bundle.config
@@ -147,7 +149,13 @@ class Pipeline:
             self._check_budget(frames, sample)
         seconds, stages = {"video decode": 0.0}, self.stages
         batches = read_frames(
-            source, size=config.vision.image_size, frames=frames, fps=fps, batch=stages.batch, timestamps=timestamps
+            source,
+            size=config.vision.image_size,
+            frames=frames,
+            fps=fps,
+            batch=stages.batch,
+            timestamps=timestamps,
+            snap=snap,
         )
         tokens, times, in_vision = stages.tokens(frames), [], Stopwatch(stages.vision_session.device)
         start = time.perf_counter()

@@ -111,13 +111,18 @@ def _plain(text: str) -> str:
 
 
 def answer_items(
-    pipeline: Pipeline, items: Iterable[Item], *, frames: int | None = None, sample: int | None = None
+    pipeline: Pipeline,
+    items: Iterable[Item],
+    *,
+    frames: int | None = None,
+    sample: int | None = None,
+    snap: float | None = None,
 ) -> Iterator[Result]:
-    """Ask each item by itself, greedily; `frames` and `sample` as in `Pipeline.open`."""
+    """Ask each item by itself, greedily; `frames`, `sample` and `snap` as in `Pipeline.open`."""
     opened: tuple[Any, Video] | None = None
     for item in items:
         if opened is None or not _same(opened[0], item.video):
-            opened = item.video, pipeline.open(item.video, frames=frames, sample=sample)
+            opened = item.video, pipeline.open(item.video, frames=frames, sample=sample, snap=snap)
         answer = opened[1].ask(item.prompt, SamplingOptions(max_tokens=MAX_TOKENS)).read().strip()
         yield Result(item.id, item.type, item.answer, answer, is_right(item, answer))
 
@@ -132,6 +137,7 @@ def evaluate(
     *,
     frames: int | None = None,
     sample: int | None = None,
+    snap: float | None = None,
     log: ResultLog | None = None,
     progress: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
@@ -145,7 +151,7 @@ def evaluate(
             if item.id not in done:
                 yield item
 
-    for result in answer_items(pipeline, waiting(), frames=frames, sample=sample):
+    for result in answer_items(pipeline, waiting(), frames=frames, sample=sample, snap=snap):
         done[result.id] = result
         if log is not None:
             log.append(asdict(result))
