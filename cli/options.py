@@ -19,7 +19,13 @@ def threads_option(help: str = "CPU threads; default: all cores.") -> Callable[[
     return click.option("--threads", type=click.IntRange(1, MAX_THREADS), help=help)
 
 
-def snap_option() -> Callable[[Decorated], Decorated]:
-    """--snap, the same on every verb that looks at videos."""
-    help = "Take the nearest keyframe instead of a frame where one is at most so many seconds away: faster."
-    return click.option("--snap", type=click.FloatRange(0), metavar="SECONDS", help=help)
+def video_options(command: Decorated) -> Decorated:
+    """--snap and --skip-still, the same on every verb that answers questions about videos."""
+    snap = "Take the nearest keyframe instead of a frame where one is at most so many seconds away: faster."
+    still = "Take the tokens of the frame before where no pixel differs by more than so many of 255; default: 0, equal."
+    for option in (
+        click.option("--skip-still", type=click.IntRange(0, 255), default=0, metavar="LEVELS", help=still),
+        click.option("--snap", type=click.FloatRange(0), metavar="SECONDS", help=snap),
+    ):
+        command = option(command)
+    return command
