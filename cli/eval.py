@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from storm_edge.cli.data import data_of
-from storm_edge.cli.options import COUNT, threads_option
+from storm_edge.cli.options import COUNT, threads_option, video_options
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("-n", "number", type=COUNT, help="Questions to ask; default: all of a folder, 200 of demo.")
 @click.option("--frames", type=COUNT, help="Frames to look at; default: 32, of demo its clips' 16.")
 @click.option("--sample", type=COUNT, help="Keep every N-th pooled frame.")
+@video_options
 @threads_option()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every result here, and go on from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -42,6 +43,8 @@ def command(
     number: int | None,
     frames: int | None,
     sample: int | None,
+    snap: float | None,
+    skip_still: int,
     threads: int | None,
     output: Path | None,
     as_json: bool,
@@ -60,7 +63,8 @@ def command(
         )
         items, frames, number = source.items(frames, number, pipeline.bundle.config.vision.image_size)
         about: dict[str, object] = {"bundle": pipeline.bundle.sha256, "engine": pipeline.engine.name, "data": data}
-        about |= {"frames": frames, "sample": sample}
+        how = {"frames": frames, "sample": sample, "snap": snap, "skip_still": skip_still}
+        about |= how
         log = None if output is None else ResultLog(output, about)
         done: list[bool] = []
 
@@ -68,12 +72,12 @@ def command(
             done.append(result.right)
             step(f"{len(done)}{f' of {number}' if number else ''} questions, {sum(done) / len(done):.1%} right")
 
-        results = evaluate(pipeline, items, frames=frames, sample=sample, log=log, progress=tell)
+        results = evaluate(pipeline, items, log=log, progress=tell, **how)
         step("logits")
         divergence = logit_divergence(pipeline.bundle, pipeline.stages)
     overall, kinds = scores(results)
     if as_json:
-        report: dict[str, object] = {"engine": pipeline.engine.name, "data": data, "frames": frames, "sample": sample}
+        report: dict[str, object] = {"engine": pipeline.engine.name, "data": data, **how}
         report |= {"questions": len(results), "accuracy": None if math.isnan(overall.accuracy) else overall.accuracy}
         report |= {"interval": [overall.low, overall.high], "types": {k: asdict(s) for k, s in kinds.items()}}
         click.echo(json.dumps(report | {"logit_divergence": asdict(divergence)}))

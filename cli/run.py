@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from storm_edge.cli.options import threads_option
+from storm_edge.cli.options import threads_option, video_options
 from storm_edge.cli.printing import answer as print_answer
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
@@ -23,6 +23,7 @@ from storm_edge.cli.progress import progress
 @click.option("--frames", type=int, help="Frames to look at, spread evenly; default: at most 32.")
 @click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
 @click.option("--sample", type=int, help="Keep every N-th pooled frame.")
+@video_options
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Length limit of the answer.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest token.")
 @click.option("--top-k", type=int, default=0, help="Draw among the K likeliest tokens only.")
@@ -44,6 +45,8 @@ def command(
     frames: int | None,
     fps: float | None,
     sample: int | None,
+    snap: float | None,
+    skip_still: int,
     max_tokens: int,
     temperature: float,
     top_k: int,
@@ -73,7 +76,7 @@ def command(
             bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
         )
         step("encode video")
-        opened = pipeline.open(video, frames=frames, fps=fps, sample=sample)
+        opened = pipeline.open(video, frames=frames, fps=fps, sample=sample, snap=snap, skip_still=skip_still)
         step("prefill")
         answer = opened.ask(prompt, options)
     if as_json:
@@ -93,11 +96,13 @@ def _summary(engine: str, stats: dict[str, object]) -> str:
     seconds = stats["seconds"]
     assert isinstance(seconds, dict)
     stages = ", ".join(f"{stage} {1000 * value:.0f} ms" for stage, value in seconds.items())
+    still = f" ({stats['reused_frames']} still)" if stats["reused_frames"] else ""
     memory, device = stats["peak_memory_bytes"], stats["peak_device_bytes"]
     assert isinstance(memory, int)
     assert isinstance(device, int)
     on_gpu = f" and {device / 2**20:.0f} MiB of the GPU" if device else ""
     return (
-        f"[{engine}: {stats['frames']} frames, {stats['visual_tokens']} visual tokens, {stats['prompt_tokens']} prompt"
-        f" tokens, {stats['answer_tokens']} answer tokens; {stages}; peak {memory / 2**20:.0f} MiB{on_gpu}]"
+        f"[{engine}: {stats['frames']} frames{still}, {stats['visual_tokens']} visual tokens,"
+        f" {stats['prompt_tokens']} prompt tokens, {stats['answer_tokens']} answer tokens; {stages};"
+        f" peak {memory / 2**20:.0f} MiB{on_gpu}]"
     )

@@ -6,6 +6,7 @@ A pipeline and its videos serve one caller at a time (see `conversation`); `work
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.answer.conversation import Conversation, Turns
+from storm_edge.runtime.answer.encoding import encode, without_repeats
 from storm_edge.runtime.answer.stages import Stages
+from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
-from storm_edge.runtime.errors import UsageError, VideoError
+from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
@@ -27,7 +30,7 @@ from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.machine.memory import peak_device_bytes, peak_memory_bytes
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
-from storm_edge.runtime.video import FrameBatch, read_frames
+from storm_edge.runtime.video import read_frames
 from storm_edge.runtime.video.reading import VideoSource
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
@@ -38,6 +41,7 @@ class AnswerStats:
     """What an answer took. `seconds` is by stage; those of the video were spent once, when it was opened."""
 
     frames: int
+    reused_frames: int
     visual_tokens: int
     prompt_tokens: int
     reused_tokens: int
@@ -116,56 +120,54 @@ class Pipeline:
         frames: int | None = None,
         fps: float | None = None,
         sample: int | None = None,
+        snap: float | None = None,
+        skip_still: int = 0,
         timestamps: npt.ArrayLike | None = None,
     ) -> Video:
         """Decode and encode a video once, for any number of questions.
 
         `source` is a local file, a folder of images, a uint8 array (T, H, W, 3), or an iterable of (seconds, frame):
         see `read_frames`. `frames` or `fps` choose what is looked at (without either at most 32 frames, spread evenly);
-        `sample` keeps every s-th pooled frame.
+        `sample` keeps every s-th pooled frame; `snap` lets frames move to a keyframe so many seconds away. A frame
+        whose pixels differ from the one before by no more than `skip_still` of 255 takes its tokens.
         Raises UsageError, VideoError, EngineError.
         """
         with self.turns.held():
-            return self._open(source, frames, fps, sample, timestamps)
-
-    def _open(
-        self,
-        source: VideoSource,
-        frames: int | None,
-        fps: float | None,
-        sample: int | None,
-        timestamps: npt.ArrayLike | None,
-    ) -> Video:
-        config = self.bundle.config
-        if sample is not None and sample < 1:
-            raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
-        sample = sample or config.reduction.sample
-        by_default = frames is None and fps is None
-        if by_default:
-            frames = DEFAULT_FRAMES
-        if frames is not None:
-            self._check_budget(frames, sample)
-        seconds, stages = {"video decode": 0.0}, self.stages
-        batches = read_frames(
-            source, size=config.vision.image_size, frames=frames, fps=fps, batch=stages.batch, timestamps=timestamps
-        )
-        tokens, times, in_vision = stages.tokens(frames), [], Stopwatch(stages.vision_session.device)
-        start = time.perf_counter()
-        for batch in _without_repeats(batches) if by_default else batches:
-            seconds["video decode"] += time.perf_counter() - start
-            self._check_budget(tokens.count + len(batch.frames), sample)
-            with in_vision:
-                tokens.add(stages.vision(batch.frames))  # (n, N, D)
-            times.append(batch.timestamps)
-            start = time.perf_counter()
-        if not times:
-            raise VideoError("the video has no frames: give one with at least one.")
-        with Stopwatch(stages.temporal_encoder.device) as in_temporal:
-            visual = stages.temporal(tokens.whole_groups(), overwrite=True)[:, ::sample]  # (1, kept, N / p, D)
-        rows = stages.rows(visual, self.newline)
-        # A GPU is waited for here, so that it has read the last frame while the next was decoded.
-        seconds |= {"vision": in_vision.seconds(), "temporal": in_temporal.seconds()}
-        return Video(self, next(self._serials), rows, np.concatenate(times), seconds)
+            config = self.bundle.config
+            if sample is not None and sample < 1:
+                raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
+            sample = sample or config.reduction.sample
+            by_default = frames is None and fps is None
+            if by_default:
+                frames = DEFAULT_FRAMES
+            if frames is not None:
+                self._check_budget(frames, sample)
+            stages, still = self.stages, StillFrames(skip_still)
+            batches = read_frames(
+                source,
+                size=config.vision.image_size,
+                frames=frames,
+                fps=fps,
+                batch=stages.batch,
+                timestamps=timestamps,
+                snap=snap,
+            )
+            encoded = encode(
+                stages,
+                without_repeats(batches) if by_default else batches,
+                frames=frames,
+                still=still,
+                # An iterable is its owner's code, and stays in the owner's thread.
+                beside=isinstance(source, str | os.PathLike | np.ndarray),
+                check=lambda count: self._check_budget(count, sample),
+            )
+            with Stopwatch(stages.temporal_encoder.device) as in_temporal:
+                visual = stages.temporal(encoded.tokens.whole_groups(), overwrite=True)  # (1, T / k, N / p, D)
+            rows = stages.rows(visual[:, ::sample], self.newline)
+            # A GPU is waited for here, so that it has read the last frame while the next was decoded.
+            seconds = {"vision": encoded.vision.seconds(), "temporal": in_temporal.seconds()}
+            seconds = {"video decode": encoded.waited} | seconds
+            return Video(self, next(self._serials), rows, encoded.timestamps, seconds, encoded.reused)
 
     def _check_budget(self, frames: int, sample: int) -> None:
         config, capacity = self.bundle.config, self.stages.generator.capacity
@@ -187,6 +189,7 @@ class Pipeline:
         tokens = self.stages.generator.start(prompt, options, self.prompt.eos_ids)
         stats = AnswerStats(
             frames=len(video.timestamps),
+            reused_frames=video.reused_frames,
             visual_tokens=len(video.rows),
             prompt_tokens=len(prompt.keys),
             reused_tokens=tokens.reused,
@@ -198,18 +201,10 @@ class Pipeline:
         return Answer(Generation(tokens, self.prompt.stream(), options.stop), stats, self)
 
 
-def _without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
-    """Leave out frames shown again, so that an image is one frame and a short clip is as long as it is."""
-    last = -np.inf
-    for batch in batches:
-        new = np.diff(batch.timestamps, prepend=last) > 0
-        last = batch.timestamps[-1]
-        if new.any():
-            yield FrameBatch(batch.frames[new], batch.timestamps[new])
-
-
 class Video:
-    """An encoded video: ask about it, or chat. `timestamps` (T,) are the seconds that were looked at."""
+    """An encoded video: ask about it, or chat. `timestamps` (T,) are the seconds that were looked at;
+    `reused_frames` of them showed nothing new.
+    """
 
     def __init__(
         self,
@@ -218,9 +213,10 @@ class Video:
         rows: Tensor,
         timestamps: npt.NDArray[np.float64],
         seconds: dict[str, float],
+        reused: int,
     ):
         self._pipeline, self.serial, self.rows = pipeline, serial, rows
-        self.timestamps, self.seconds = timestamps, seconds
+        self.timestamps, self.seconds, self.reused_frames = timestamps, seconds, reused
         self._conversation = Conversation()
 
     def ask(self, question: str, options: SamplingOptions | None = None) -> Answer:

@@ -110,14 +110,12 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".!")
 
 
-def answer_items(
-    pipeline: Pipeline, items: Iterable[Item], *, frames: int | None = None, sample: int | None = None
-) -> Iterator[Result]:
-    """Ask each item by itself, greedily; `frames` and `sample` as in `Pipeline.open`."""
+def answer_items(pipeline: Pipeline, items: Iterable[Item], **how: Any) -> Iterator[Result]:
+    """Ask each item by itself, greedily; `how` its video is opened is told in the words of `Pipeline.open`."""
     opened: tuple[Any, Video] | None = None
     for item in items:
         if opened is None or not _same(opened[0], item.video):
-            opened = item.video, pipeline.open(item.video, frames=frames, sample=sample)
+            opened = item.video, pipeline.open(item.video, **how)
         answer = opened[1].ask(item.prompt, SamplingOptions(max_tokens=MAX_TOKENS)).read().strip()
         yield Result(item.id, item.type, item.answer, answer, is_right(item, answer))
 
@@ -130,12 +128,14 @@ def evaluate(
     pipeline: Pipeline,
     items: Iterable[Item],
     *,
-    frames: int | None = None,
-    sample: int | None = None,
     log: ResultLog | None = None,
     progress: Callable[[Result], None] = lambda _: None,
+    **how: Any,
 ) -> list[Result]:
-    """Answer all items; with `log`, those it holds are not asked again. Raises what `Pipeline.open` raises."""
+    """Answer all items, as `answer_items` does; with `log`, those it holds are not asked again.
+
+    Raises what `Pipeline.open` raises.
+    """
     done = {} if log is None else {row["id"]: Result(**row) for row in log.rows}
     asked: list[str] = []
 
@@ -145,7 +145,7 @@ def evaluate(
             if item.id not in done:
                 yield item
 
-    for result in answer_items(pipeline, waiting(), frames=frames, sample=sample):
+    for result in answer_items(pipeline, waiting(), **how):
         done[result.id] = result
         if log is not None:
             log.append(asdict(result))

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from storm_edge.runtime.video.opening import open_video, unreadable
 from storm_edge.runtime.video.sampling import TOLERANCE, Shot
+from storm_edge.runtime.video.thinning import Thinning
 
 # Their indexes say where keyframes are, and their packets when they are shown: only these are searched.
 _INDEXED = {"mov", "matroska"}
@@ -32,7 +33,10 @@ _RESTART = 1.0  # seconds
 
 class _Keyframe(NamedTuple):
     time: float  # when it is shown, in seconds
+    shown: int  # the same in ticks
+    decoded: int | None  # in ticks
     target: int  # what to seek to get there, in ticks
+    backward: bool  # whether it is the last one before that, or the first one after
 
 
 class VideoFile:
@@ -42,6 +46,9 @@ class VideoFile:
         self._path = path
         self._scout: VideoFile | None = None
         self._used = False  # whether the reading position has moved
+        self._goal: float | None = None  # in ticks: of what is shown before it, only the last frame is wanted
+        self._end: Shot[VideoFrame] | None = None  # the last frame
+        self._snapped: Shot[VideoFrame] | None = None  # the last keyframe that was given for a time near it
         self._file, self._container, self._stream = open_video(path)
         formats = set(self._container.format.name.split(","))
         self._indexed, self._undated = bool(_INDEXED & formats), bool(_UNDATED & formats)
@@ -84,79 +91,122 @@ class VideoFile:
         first = next(self.shots(), None)
         if first is None:
             raise unreadable(self)
-        last = self._last()
-        if last is None:
-            last = first.time
-            for shot in self.shots():
-                last = shot.time
-        return first.time, last
+        self._goal = math.inf
+        shots = self._last_group() or self.shots()
+        self._end = first
+        for shot in shots:
+            self._end = shot
+        self._goal = None
+        return first.time, self._end.time
 
     def skip(self, now: float, time: float) -> Iterator[Shot[VideoFrame]] | None:
         """The frames from the last keyframe at or before `time` on; None if none is later than `now`.
 
         After it all frames are those of a full decode: what precedes the keyframe in presentation but follows it in the
-        file (open groups of pictures) may refer to frames that were skipped, and is dropped.
+        file (open groups of pictures) may refer to frames that were skipped, and is dropped. From then on frames before
+        the one shown at `time` may be left out.
         """
+        if self._end is not None and now < self._end.time <= time + TOLERANCE:
+            return iter([self._end])
+        self._goal = self._ticks(time)
         if not self._indexed or time - now < _WORTH_A_SEARCH:
             return None
-        if self._scout is None:
-            self._scout = VideoFile(self._path)
-        keyframe = self._scout._keyframe(math.floor((time + TOLERANCE) / self._tick))
+        keyframe, _ = self._scouting()._keyframes(self._goal)
         if keyframe is None or keyframe.time <= now:
             return None
-        shots = self._decode_from(keyframe)
-        head = next(shots, None)
-        if head is None or head.time > time + TOLERANCE or head.frame.is_corrupt:
-            # Not a frame to start from, whatever the index says: read this file in order from here on.
+        shots = self._decode_from(keyframe, time)
+        if shots is None:  # not a frame to start from, whatever the index says: read in order from here on
             self._indexed = False
             return dropwhile(lambda shot: shot.time <= now, self.shots())
-        return chain([head], shots)
+        return shots
 
-    def _last(self) -> float | None:
-        """When the last frame appears, decoding the last group of pictures only; None if the index cannot tell."""
-        duration = self._stream.duration or (self._container.duration or 0) * Fraction(1, av.time_base) / self._tick
-        keyframe = self._keyframe((self._stream.start_time or 0) + math.ceil(duration)) if self._indexed else None
-        if keyframe is None:
+    def near(self, time: float, within: float) -> Shot[VideoFrame] | None:
+        """The keyframe nearest to `time`, decoded alone; None if the index knows none within so many seconds."""
+        if not self._indexed:
             return None
-        last = None
-        for shot in self._decode_from(keyframe):
-            last = shot.time
-        return last
+        scout = self._scouting()
+        before, after = scout._keyframes(self._ticks(time))
+        keyframe = min((k for k in (before, after) if k), key=lambda k: abs(k.time - time), default=None)
+        if keyframe is None or abs(keyframe.time - time) > within:
+            return None
+        if self._snapped is None or self._snapped.time != keyframe.time:
+            self._snapped = scout._alone(keyframe)
+        return self._snapped
 
-    def _keyframe(self, ticks: int) -> _Keyframe | None:
-        """The last keyframe shown by `ticks`, if the index knows; moves the reading position."""
-        self._used = True
-        target = ticks
-        for _ in range(2):
-            try:
-                self._container.seek(target, stream=self._stream)
-                packet = next(self._container.demux(self._stream))
-            except (FFmpegError, StopIteration):
-                return None
-            if packet.pts is None or not packet.is_keyframe:
-                return None
-            if packet.pts <= ticks:
-                return _Keyframe(self._seconds(packet.pts), target)
-            if packet.dts is None:
-                return None
-            # The index sorts by decoding time: this one is decoded by then but shown later, so take the one before.
-            target = packet.dts - 1
-        return None
+    @property
+    def indexed(self) -> bool:
+        """Whether keyframes can be found without reading up to them."""
+        return self._indexed
 
-    def _decode_from(self, keyframe: _Keyframe) -> Iterator[Shot[VideoFrame]]:
+    def _scouting(self) -> VideoFile:
+        """The same file with a reading position of its own."""
+        if self._scout is None:
+            self._scout = VideoFile(self._path)
+        return self._scout
+
+    def _last_group(self) -> Iterator[Shot[VideoFrame]] | None:
+        """The frames from the last keyframe on; None if the index cannot tell."""
+        if not self._indexed:
+            return None
+        duration = self._stream.duration or (self._container.duration or 0) * Fraction(1, av.time_base) / self._tick
+        keyframe, _ = self._keyframes((self._stream.start_time or 0) + math.ceil(duration))
+        return keyframe and self._decode_from(keyframe, keyframe.time)
+
+    def _keyframes(self, ticks: int) -> tuple[_Keyframe | None, _Keyframe | None]:
+        """The last keyframe shown by `ticks` and the first after it, if the index knows; moves the reading position."""
+        before = self._keyframe(ticks)
+        if before is None or before.shown <= ticks:
+            return before, self._keyframe(ticks + 1, backward=False)
+        # The index sorts by decoding time: this one is decoded by then but shown later, so take the one before.
+        after = before
+        before = None if after.decoded is None else self._keyframe(after.decoded - 1)
+        return (before if before is not None and before.shown <= ticks else None), after
+
+    def _keyframe(self, target: int, *, backward: bool = True) -> _Keyframe | None:
         self._used = True
         try:
-            self._container.seek(keyframe.target, stream=self._stream)
+            self._container.seek(target, stream=self._stream, backward=backward)
+            packet = next(self._container.demux(self._stream))
+        except (FFmpegError, StopIteration):
+            return None
+        if packet.pts is None or not packet.is_keyframe:
+            return None
+        return _Keyframe(self._seconds(packet.pts), packet.pts, packet.dts, target, backward)
+
+    def _decode_from(self, keyframe: _Keyframe, time: float) -> Iterator[Shot[VideoFrame]] | None:
+        """The frames from a keyframe on; None if the first one is damaged, or shown after `time` only."""
+        self._used = True
+        try:
+            self._container.seek(keyframe.target, stream=self._stream, backward=keyframe.backward)
         except FFmpegError:
-            return iter(())
-        return dropwhile(lambda shot: shot.time < keyframe.time, self._decode())
+            return None
+        shots = dropwhile(lambda shot: shot.time < keyframe.time, self._decode())
+        head = next(shots, None)
+        if head is None or head.time > time + TOLERANCE or head.frame.is_corrupt:
+            return None
+        return chain([head], shots)
+
+    def _alone(self, keyframe: _Keyframe) -> Shot[VideoFrame] | None:
+        """A keyframe without what follows; None if that is not enough to decode it."""
+        self._used = True
+        with suppress(FFmpegError, StopIteration, MemoryError):
+            self._container.seek(keyframe.target, stream=self._stream, backward=keyframe.backward)
+            packet = next(self._container.demux(self._stream))
+            self._stream.codec_context.skip_frame = "DEFAULT"
+            for frame in (*self._stream.decode(packet), *self._stream.decode(None)):
+                if frame.pts == keyframe.shown and not frame.is_corrupt:
+                    return Shot(keyframe.time, frame)
+        return None
 
     def _decode(self) -> Iterator[Shot[VideoFrame]]:
         """The frames from the reading position on; those without a timestamp follow at the stream's average rate."""
         self._used = True
         gap = float(1 / self._rate)
         latest, shift = None, 0.0
+        thinning = Thinning(self._stream.codec_context)
         for packet in self._packets():
+            if packet is not None:
+                thinning.look(packet, self._goal)
             frames: list[VideoFrame] = []
             with suppress(FFmpegError, MemoryError):
                 frames = self._stream.decode(packet)
@@ -179,6 +229,10 @@ class VideoFile:
                 if packet.size and not packet.is_corrupt:
                     yield packet
         yield None
+
+    def _ticks(self, time: float) -> int:
+        """The last tick by which what is shown at `time` has appeared."""
+        return math.floor((time + TOLERANCE) / self._tick)
 
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._tick)

@@ -7,7 +7,7 @@ import operator
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from storm_edge.runtime.video.folder import FrameFolder
 from storm_edge.runtime.video.listing import FrameStream, from_array
 from storm_edge.runtime.video.opening import check_file, unreadable
 from storm_edge.runtime.video.resizing import Pixels, Resizer
-from storm_edge.runtime.video.sampling import Shot, Source, paced, shown_at, spread
+from storm_edge.runtime.video.sampling import TOLERANCE, Shot, Source, paced, shown_at, spread
 
 # Beyond these a request is a slip of the keyboard, not a wish.
 MAX_FRAMES, MAX_SIZE, MAX_BATCH = 100_000, 8_192, 4_096
@@ -47,6 +47,7 @@ def read_frames(
     fps: float | None = None,
     batch: int = 8,
     timestamps: npt.ArrayLike | None = None,
+    snap: float | None = None,
 ) -> Iterator[FrameBatch]:
     """The frames of a video at the model's size, `batch` at a time.
 
@@ -56,6 +57,9 @@ def read_frames(
     `frames=N` takes what is shown at N times spread evenly from the first timestamp to the last; `fps=F` what is shown
     at first + i/F up to the last; neither takes every frame. Shown at t is the last frame that appeared by t + 0.5 ms.
     Frames repeat where more are asked for than the video has; their timestamps are always the source's own.
+    `snap=S` takes the keyframe nearest to each of these times instead, if one is not more than S seconds away, which
+    saves decoding up to it. Where a file has no index of keyframes (all but MP4, MOV, MKV and WebM), and for what is no
+    video file, frames are those shown at the times.
     Resized by swscale, bicubic, without keeping the aspect ratio, so that of a file's pixels makes no difference;
     upright as the file's display matrix says; transparency is dropped.
     An image has at most 8192 x 8192 pixels in all, a video 8192 x 4320; more are refused before room is made for them.
@@ -72,13 +76,17 @@ def read_frames(
         frames = _whole("frames", frames, MAX_FRAMES)
     if fps is not None:
         fps = _rate(fps)
+    if snap is not None:
+        if frames is None and fps is None:
+            raise UsageError("snap moves the times of frames or fps: give one of them.")
+        snap = _seconds(snap)
     resize = Resizer(size)
     if isinstance(source, str | os.PathLike):
         path = _local(source)
         if os.path.isdir(path):
             return _batches(_chosen(FrameFolder(path, size, timestamps), frames, fps), resize, batch)
         if timestamps is None:
-            return _of_file(path, resize, frames, fps, batch)
+            return _of_file(path, resize, frames, fps, snap, batch)
     elif isinstance(source, np.ndarray):
         return _batches(_chosen(from_array(source, timestamps), frames, fps), resize, batch)
     elif timestamps is None:
@@ -86,9 +94,22 @@ def read_frames(
     raise UsageError("timestamps belong to an array or a folder of images: files and iterables have their own.")
 
 
-def _of_file(path: Path, resize: Resizer, frames: int | None, fps: float | None, batch: int) -> Iterator[FrameBatch]:
+def _of_file(
+    path: Path, resize: Resizer, frames: int | None, fps: float | None, snap: float | None, batch: int
+) -> Iterator[FrameBatch]:
     with VideoFile(path) as video:
-        yield from _batches(_chosen(video, frames, fps), resize, batch)
+        shots = _chosen(video, frames, fps) if snap is None or not video.indexed else _near(video, frames, fps, snap)
+        yield from _batches(shots, resize, batch)
+
+
+def _near(video: VideoFile, frames: int | None, fps: float | None, snap: float) -> Iterator[Shot[VideoFrame]]:
+    first, last = video.span()
+    if fps is not None:
+        times: Iterator[float] = takewhile(lambda time: time <= last + TOLERANCE, paced(first, fps))
+    else:
+        assert frames is not None
+        times = spread(first, last, frames)
+    yield from shown_at(times, video.shots(), until_end=False, skip=video.skip, near=lambda t: video.near(t, snap))
 
 
 def _chosen(video: Source[Payload], frames: int | None, fps: float | None) -> Iterator[Shot[Payload]]:
@@ -143,10 +164,21 @@ def _whole(name: str, value: int, most: int) -> int:
 
 
 def _rate(fps: float) -> float:
-    try:
-        number = math.nan if isinstance(fps, bool | str) else float(fps)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = _number(fps)
     if not MIN_FPS <= number <= MAX_FPS:
         raise UsageError(f"fps is {fps!r}: give frames per second, from {MIN_FPS} to {MAX_FPS}.")
     return number
+
+
+def _seconds(snap: float) -> float:
+    number = _number(snap)
+    if not 0 <= number < math.inf:
+        raise UsageError(f"snap is {snap!r}: give the seconds that a keyframe may be away, 0 or more.")
+    return number
+
+
+def _number(value: float) -> float:
+    try:
+        return math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

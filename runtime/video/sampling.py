@@ -53,16 +53,22 @@ def shown_at(
     *,
     until_end: bool,
     skip: Callable[[float, float], Iterator[Shot[Payload]] | None],
+    near: Callable[[float], Shot[Payload] | None] = lambda _: None,
 ) -> Iterator[Shot[Payload]]:
     """For each of the ascending `times`, the last shot that appeared by then; one look ahead, nothing else is kept.
 
-    `until_end` stops at the first time after the last shot; else the last shot stays. `skip` is the source's.
+    `until_end` stops at the first time after the last shot; else the last shot stays. `skip` is the source's; what
+    `near` has for a time is taken instead.
     """
     current = next(shots, None)
     if current is None:
         return
     ahead = next(shots, None)
     for time in times:
+        snapped = near(time)
+        if snapped is not None:
+            yield snapped
+            continue
         asked = False
         while ahead is not None and ahead.time <= time + TOLERANCE:
             current = ahead

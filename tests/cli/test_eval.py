@@ -32,3 +32,5 @@ def test_a_folder_of_videos_is_evaluated(bundle: Path, tmp_path: Path) -> None:
     output = _run(str(bundle), "--data", str(tmp_path), "--frames", "8")
     assert "2 questions of" in output
     assert "95% interval" in output
+    snapped = json.loads(_run(str(bundle), "--data", str(tmp_path), "--frames", "8", "--snap", "0.5", "--json"))
+    assert (snapped["snap"], snapped["questions"]) == (0.5, 2)

@@ -85,6 +85,19 @@ def test_run_streams_the_answer_to_stdout_and_timings_to_stderr(bundle: Path, cl
     assert storm("-q", "run", bundle, clip, "What?", "--frames", 4, "--max-tokens", 3).stderr == ""
 
 
+def test_run_looks_at_keyframes_near_by(bundle: Path, clip: Path) -> None:
+    def timestamps(*arguments: object) -> list[float]:
+        done = storm("run", bundle, clip, "What?", "--frames", 4, "--max-tokens", 1, "--json", *arguments)
+        times: list[float] = json.loads(done.stdout)["timestamps"]
+        return times
+
+    plain = timestamps()
+    snapped = timestamps("--snap", 100)
+    assert len(set(plain)) == 4
+    assert set(snapped) == {plain[0]}  # the clip is one group of pictures
+    assert "not in the range" in storm("run", bundle, clip, "What?", "--snap", -1).stderr
+
+
 def test_verify_prints_a_row_for_every_figure(bundle: Path) -> None:
     done = storm("verify", bundle)
     assert done.returncode == 0, done.stderr

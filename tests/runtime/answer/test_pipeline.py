@@ -17,6 +17,7 @@ from storm_edge.runtime.errors import EngineError, UsageError, VideoError
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, evaluate
+from storm_edge.runtime.video.resizing import Resizer
 
 SHORT = SamplingOptions(max_tokens=6)
 
@@ -303,3 +304,43 @@ def test_workers_of_one_pipeline_answer_in_threads_as_one_after_the_other(bundle
     with ThreadPoolExecutor(2) as threads:
         for _ in range(20):
             assert list(threads.map(ask, videos)) == expected
+
+
+def test_still_frames_answer_as_if_each_was_encoded(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    slides = frames(5, seed=3)[[0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4]]
+    reusing = pipeline.open(slides, frames=17)
+    assert reusing.reused_frames == 12
+    assert reusing.ask("What?", SHORT).stats.reused_frames == 12
+    monkeypatch.setattr("storm_edge.runtime.answer.still.StillFrames._alike", lambda *_: False)
+    each = pipeline.open(slides, frames=17)
+    assert each.reused_frames == 0
+    np.testing.assert_array_equal(reusing.rows, each.rows)
+
+
+def test_nearly_still_frames_are_encoded_unless_a_tolerance_is_given(pipeline: Pipeline) -> None:
+    noisy = frames(1)[[0] * 8] // 2
+    noisy[1::2] += 1
+    assert pipeline.open(noisy, frames=8).reused_frames == 0
+    assert pipeline.open(noisy, frames=8, skip_still=1).reused_frames == 7
+    with pytest.raises(UsageError, match="skip_still"):
+        pipeline.open(noisy, skip_still=-1)
+
+
+def test_an_iterable_is_asked_in_its_owners_thread_and_a_file_beside_vision(pipeline: Pipeline, tmp_path: Path) -> None:
+    seen = []
+
+    def camera() -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        for i, frame in enumerate(frames(12)):
+            seen.append(threading.current_thread())
+            yield i / 10, frame
+
+    pipeline.open(camera(), frames=12)
+    assert set(seen) == {threading.current_thread()}
+    encode_video(tmp_path / "a.mp4", frames(12))
+    decoded = []
+    with pytest.MonkeyPatch.context() as patch:
+        resize = Resizer.__call__
+        patch.setattr(Resizer, "__call__", lambda *a: decoded.append(threading.current_thread().name) or resize(*a))
+        pipeline.open(tmp_path / "a.mp4", frames=12)
+    assert set(decoded) == {"storm-decode"}
+    assert "storm-decode" not in [thread.name for thread in threading.enumerate()]

@@ -1,0 +1,80 @@
+"""From batches of frames to the tokens of a clip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from storm_edge.runtime.answer.stages import ClipTokens, Encoders
+from storm_edge.runtime.answer.still import StillFrames
+from storm_edge.runtime.errors import VideoError
+from storm_edge.runtime.sessions.device import Stopwatch
+from storm_edge.runtime.video import FrameBatch
+from storm_edge.runtime.video.ahead import ahead
+
+
+@dataclass(frozen=True)
+class EncodedFrames:
+    """Tokens of T frames, their timestamps (T,), and how many took the tokens of the frame before."""
+
+    tokens: ClipTokens
+    timestamps: npt.NDArray[np.float64]
+    reused: int
+    waited: float  # seconds for frames
+    vision: Stopwatch
+
+
+def encode(
+    encoders: Encoders,
+    batches: Iterator[FrameBatch],
+    *,
+    frames: int | None,
+    still: StillFrames,
+    beside: bool,
+    check: Callable[[int], None],
+) -> EncodedFrames:
+    """Run vision over all frames but still ones; `frames` is how many will come, as far as that is known.
+
+    With `beside` a thread computes the next `batches` meanwhile. `check` is told how many frames there are before a
+    batch is encoded. Raises VideoError where there are none, EngineError, and what `batches` raises.
+    """
+    tokens, times, waited = encoders.tokens(frames), [], 0.0
+    vision = Stopwatch(encoders.vision_session.device)
+    with ExitStack() as stack:
+        if beside:
+            batches = stack.enter_context(closing(ahead(batches)))
+        start = time.perf_counter()
+        for batch in batches:
+            waited += time.perf_counter() - start
+            check(tokens.count + len(batch.frames))
+            with vision:
+                _add(tokens, encoders, batch.frames, still.moving(batch.frames))
+            times.append(batch.timestamps)
+            start = time.perf_counter()
+    if not times:
+        raise VideoError("the video has no frames: give one with at least one.")
+    return EncodedFrames(tokens, np.concatenate(times), still.count, waited, vision)
+
+
+def _add(tokens: ClipTokens, encoders: Encoders, frames: npt.NDArray[np.uint8], moving: npt.NDArray[np.bool_]) -> None:
+    if moving.all():
+        tokens.add(encoders.vision(frames))
+        return
+    new = encoders.vision(frames[moving]) if moving.any() else None  # (moving, N, D)
+    for place in np.cumsum(moving) - 1:
+        tokens.add(tokens.tokens[-1:] if new is None or place < 0 else new[place : place + 1])
+
+
+def without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
+    """Leave out frames shown again, so that an image is one frame and a short clip is as long as it is."""
+    last = -np.inf
+    for batch in batches:
+        new = np.diff(batch.timestamps, prepend=last) > 0
+        last = batch.timestamps[-1]
+        if new.any():
+            yield FrameBatch(batch.frames[new], batch.timestamps[new])
