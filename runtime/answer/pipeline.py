@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from storm_edge.runtime.machine.memory import peak_device_bytes, peak_memory_byt
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
 from storm_edge.runtime.video import FrameBatch, read_frames
-from storm_edge.runtime.video.reading import VideoSource
+from storm_edge.runtime.video.reading import VideoSource, without_repeats
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
 
@@ -77,6 +77,10 @@ class Answer:
             pass
         return self.text
 
+    def cancel(self) -> None:
+        """End the answer before its next token; from any thread."""
+        self._generation.cancelled = True
+
     @property
     def stats(self) -> AnswerStats:
         """Token counts, seconds by stage and peak memory so far."""
@@ -107,7 +111,9 @@ class Pipeline:
 
         Videos belong to the pipeline that opened them. Raises EngineError where the engine cannot share its weights.
         """
-        return Pipeline(self.bundle, self.engine, self.stages.worker(), self.prompt)
+        other = Pipeline(self.bundle, self.engine, self.stages.worker(), self.prompt)
+        other._serials = self._serials  # no two videos of the same weights have one number
+        return other
 
     def open(
         self,
@@ -125,33 +131,30 @@ class Pipeline:
         `sample` keeps every s-th pooled frame.
         Raises UsageError, VideoError, EngineError.
         """
-        with self.turns.held():
-            return self._open(source, frames, fps, sample, timestamps)
-
-    def _open(
-        self,
-        source: VideoSource,
-        frames: int | None,
-        fps: float | None,
-        sample: int | None,
-        timestamps: npt.ArrayLike | None,
-    ) -> Video:
-        config = self.bundle.config
-        if sample is not None and sample < 1:
-            raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
-        sample = sample or config.reduction.sample
         by_default = frames is None and fps is None
         if by_default:
             frames = DEFAULT_FRAMES
-        if frames is not None:
-            self._check_budget(frames, sample)
+        with self.turns.held():
+            sample = self._sampling(sample)
+            if frames is not None:
+                self._check_budget(frames, sample)
+            size, batch = self.bundle.config.vision.image_size, self.stages.batch
+            batches = read_frames(source, size=size, frames=frames, fps=fps, batch=batch, timestamps=timestamps)
+            return self._encode(without_repeats(batches) if by_default else batches, frames, sample)
+
+    def encode(self, batches: Iterable[FrameBatch], *, frames: int | None = None, sample: int | None = None) -> Video:
+        """The same of frames that were chosen and brought to the model's size elsewhere, see `read_frames`.
+
+        `frames` is how many will come, as far as that is known. Raises UsageError, VideoError, EngineError.
+        """
+        with self.turns.held():
+            return self._encode(batches, frames, self._sampling(sample))
+
+    def _encode(self, batches: Iterable[FrameBatch], frames: int | None, sample: int) -> Video:
         seconds, stages = {"video decode": 0.0}, self.stages
-        batches = read_frames(
-            source, size=config.vision.image_size, frames=frames, fps=fps, batch=stages.batch, timestamps=timestamps
-        )
         tokens, times, in_vision = stages.tokens(frames), [], Stopwatch(stages.vision_session.device)
         start = time.perf_counter()
-        for batch in _without_repeats(batches) if by_default else batches:
+        for batch in batches:
             seconds["video decode"] += time.perf_counter() - start
             self._check_budget(tokens.count + len(batch.frames), sample)
             with in_vision:
@@ -167,6 +170,11 @@ class Pipeline:
         seconds |= {"vision": in_vision.seconds(), "temporal": in_temporal.seconds()}
         return Video(self, next(self._serials), rows, np.concatenate(times), seconds)
 
+    def _sampling(self, sample: int | None) -> int:
+        if sample is not None and sample < 1:
+            raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
+        return sample or self.bundle.config.reduction.sample
+
     def _check_budget(self, frames: int, sample: int) -> None:
         config, capacity = self.bundle.config, self.stages.generator.capacity
         needed = config.visual_tokens(frames, sample)
@@ -179,7 +187,7 @@ class Pipeline:
     def answer(self, video: Video, messages: list[Message], options: SamplingOptions) -> Answer:
         """Start answering a conversation about a video; the tokens are computed while the answer is iterated.
 
-        To be called by who holds the pipeline.
+        To be called by who holds the pipeline. The video is of a pipeline on the same weights.
         """
         start = time.perf_counter()
         ids = self.prompt.render(messages)
@@ -196,16 +204,6 @@ class Pipeline:
             peak_memory_bytes=0,
         )
         return Answer(Generation(tokens, self.prompt.stream(), options.stop), stats, self)
-
-
-def _without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
-    """Leave out frames shown again, so that an image is one frame and a short clip is as long as it is."""
-    last = -np.inf
-    for batch in batches:
-        new = np.diff(batch.timestamps, prepend=last) > 0
-        last = batch.timestamps[-1]
-        if new.any():
-            yield FrameBatch(batch.frames[new], batch.timestamps[new])
 
 
 class Video:
