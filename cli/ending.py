@@ -48,6 +48,11 @@ def end_when_told() -> None:
     threading.Thread(target=_end, args=(turn,), name="storm-ending", daemon=True).start()
 
 
+def end_by_itself() -> None:
+    """Leave signals to the command itself, which has set its own handlers or will: the guard hears of none any more."""
+    signal.set_wakeup_fd(-1)
+
+
 def _guard(command: int, told: int, give: int) -> None:
     """Wait for the signal or the command's end, which closes `told`; kept apart from its terminal and its pipes."""
     for number in _SIGNALS:

@@ -27,6 +27,7 @@ VERBS = {
     "verify": "Compare an engine with what PyTorch computed.",
     "compare": "Find the first layer at which an engine differs.",
     "run": "Answer a question about a video.",
+    "serve": "Answer questions about videos over HTTP.",
     "plan": "Estimate memory and time on a target, before anything is built.",
     "eval": "Measure how often an engine answers right.",
     "inspect": "Show what a bundle or checkpoint holds.",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ["plugins", "runtime", "export", "calibration", "demo", "cli"]  # each may import those before it
+LAYERS = ["plugins", "runtime", "export", "calibration", "demo", "server", "cli"]  # each may import those before it
+ON_RUNTIME = ("server",)  # layers that import nothing but the runtime, and are imported by the command alone
 # Inside a layer each room may import those before it. runtime/__init__.py, the public face, may import all of them.
 ROOMS = {
     "runtime": [
@@ -37,7 +38,7 @@ ROOMS = {
         "export_bundle",
     ],
 }
-LONGEST = 260  # lines of a module of runtime/ or export/
+LONGEST = 260  # lines of a module of runtime/, export/ or server/
 MODULES = [p for layer in LAYERS for p in sorted((ROOT / layer).rglob("*.py"))]
 
 TORCH = (
@@ -119,6 +120,15 @@ def test_a_module_imports_only_layers_above_its_own(path: Path) -> None:
             assert LAYERS.index(module.split(".")[1]) <= layer, f"{path} imports {module}"
 
 
+@pytest.mark.parametrize("layer", ON_RUNTIME)
+def test_the_server_stands_on_the_runtime_alone(layer: str) -> None:
+    for path in MODULES:
+        own = path.relative_to(ROOT).parts[0]
+        others = {module.split(".")[1] for module in imports(path) if module.startswith("storm_edge.")}
+        assert own != layer or others <= {layer, "runtime"}, path
+        assert own in (layer, "cli") or layer not in others, path
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_torch_and_onnx_are_imported_only_where_the_design_says(path: Path) -> None:
     roots = {module.split(".")[0] for module in imports(path)}
@@ -156,7 +166,8 @@ def test_modules_can_be_read_in_one_sitting() -> None:
     long = {
         str(path.relative_to(ROOT))
         for path in MODULES
-        if path.relative_to(ROOT).parts[0] in ROOMS and len(path.read_text(encoding="utf-8").splitlines()) > LONGEST
+        if path.relative_to(ROOT).parts[0] in {*ROOMS, *ON_RUNTIME}
+        and len(path.read_text(encoding="utf-8").splitlines()) > LONGEST
     }
     assert long == set()
 

@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("plugins", "runtime", "export", "calibration", "demo", "cli")
+LAYERS = ("plugins", "runtime", "export", "calibration", "demo", "server", "cli")
 COVERED_BY = {
+    "runtime/answer/answer.py": "runtime/answer/test_pipeline.py",
     "export/build/pieces.py": "runtime/answer/test_temporal.py",
     "runtime/bundle/engine_graphs.py": "runtime/answer/test_temporal.py",
     "runtime/answer/chunked.py": "export/passes/test_cut_temporal.py",
@@ -29,6 +30,7 @@ COVERED_BY = {
     "cli/doctor.py": "cli/test_main.py",
     "cli/options.py": "cli/test_printing.py",
     "cli/run.py": "cli/test_main.py",
+    "cli/serve.py": "cli/test_main.py",
     "cli/verify.py": "cli/test_main.py",
     "demo/dataset.py": "demo/test_scene.py",
     "demo/items.py": "cli/test_eval.py",
@@ -126,6 +128,22 @@ COVERED_BY = {
     "runtime/video/listing.py": "runtime/video/test_arrays.py",
     "runtime/video/reading.py": "runtime/video/test_files.py",
     "runtime/video/sampling.py": "runtime/video/test_arrays.py",
+    "server/answering.py": "server/test_app.py",
+    "server/decode_child.py": "server/test_decoder.py",
+    "server/decode_job.py": "server/test_decoder.py",
+    "server/errors.py": "server/test_app.py",
+    "server/files.py": "server/test_uploads.py",
+    "server/jobs.py": "server/test_app.py",
+    "server/metrics.py": "server/test_app.py",
+    "server/page.py": "server/test_app.py",
+    "server/questions.py": "server/test_app.py",
+    "server/replies.py": "server/test_app.py",
+    "server/routes.py": "server/test_app.py",
+    "server/schema.py": "server/test_app.py",
+    "server/engine.py": "server/test_scheduler.py",
+    "server/run.py": "server/test_app.py",
+    "server/service.py": "server/test_app.py",
+    "server/settings.py": "server/test_app.py",
 }
 
 

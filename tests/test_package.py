@@ -18,7 +18,7 @@ from storm_edge.plugins.cpu_kernels import CpuKernels
 from storm_edge.runtime.machine.matrix import REPORTS, seen_on_gpus, support_matrix
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("plugins", "runtime", "export", "calibration", "demo", "cli")
+FOLDERS = ("plugins", "runtime", "export", "calibration", "demo", "server", "cli")
 
 
 SOURCES = (".c", ".cmake", ".cpp", ".cu", ".cuh", ".h", ".map", ".sh", "CMakeLists.txt")
@@ -62,7 +62,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_the_operators_sources(source: Path, wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     files = [path.relative_to(source) for folder in FOLDERS for path in (source / folder).rglob("*")]
-    modules = {f"storm_edge/{f}" for f in files if f.name.endswith((".py", "py.typed"))}
+    modules = {f"storm_edge/{f}" for f in files if f.name.endswith((".py", "py.typed", ".html"))}
     sources = {f"storm_edge/{f}" for f in files if f.parts[0] == "plugins" and f.name.endswith(SOURCES)}
     assert len(sources) > 50
     assert (modules | sources) - held == set()

@@ -29,7 +29,7 @@ class EncodedFrames:
     vision: Stopwatch
 
 
-def encode(
+def encode_frames(
     encoders: Encoders,
     batches: Iterator[FrameBatch],
     *,
@@ -68,13 +68,3 @@ def _add(tokens: ClipTokens, encoders: Encoders, frames: npt.NDArray[np.uint8], 
     new = encoders.vision(frames[moving]) if moving.any() else None  # (moving, N, D)
     for place in np.cumsum(moving) - 1:
         tokens.add(tokens.tokens[-1:] if new is None or place < 0 else new[place : place + 1])
-
-
-def without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
-    """Leave out frames shown again, so that an image is one frame and a short clip is as long as it is."""
-    last = -np.inf
-    for batch in batches:
-        new = np.diff(batch.timestamps, prepend=last) > 0
-        last = batch.timestamps[-1]
-        if new.any():
-            yield FrameBatch(batch.frames[new], batch.timestamps[new])

@@ -8,15 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from storm_edge.runtime.answer.answer import Answer, AnswerStats
 from storm_edge.runtime.answer.conversation import Conversation, Turns
-from storm_edge.runtime.answer.encoding import encode, without_repeats
+from storm_edge.runtime.answer.encoding import encode_frames
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
@@ -27,74 +27,12 @@ from storm_edge.runtime.llm.generate import Generation
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
-from storm_edge.runtime.machine.memory import peak_device_bytes, peak_memory_bytes
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
-from storm_edge.runtime.video import read_frames
-from storm_edge.runtime.video.reading import VideoSource
+from storm_edge.runtime.video import FrameBatch, read_frames
+from storm_edge.runtime.video.reading import VideoSource, without_repeats
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
-
-
-@dataclass(frozen=True)
-class AnswerStats:
-    """What an answer took. `seconds` is by stage; those of the video were spent once, when it was opened."""
-
-    frames: int
-    reused_frames: int
-    visual_tokens: int
-    prompt_tokens: int
-    reused_tokens: int
-    answer_tokens: int
-    finish: str
-    seconds: dict[str, float]
-    peak_memory_bytes: int
-    peak_device_bytes: int = 0  # of a GPU, since it was opened; 0 without one
-
-
-class Answer:
-    """A streaming answer: iterate for its pieces; `text` and `stats` are complete when the iteration is.
-
-    Raises UsageError where another question was asked on the pipeline before this answer's end was computed, or where
-    the pipeline computes for another caller at that moment.
-    """
-
-    def __init__(self, generation: Generation, stats: AnswerStats, pipeline: Pipeline):
-        self._generation, self._begun, self._pipeline = generation, stats, pipeline
-        self._decode_seconds = 0.0
-        self.text = ""
-
-    def __iter__(self) -> Iterator[str]:
-        while True:
-            with self._pipeline.turns.held():
-                start = time.perf_counter()
-                piece = next(self._generation, None)
-                self._decode_seconds += time.perf_counter() - start
-                if piece is None:
-                    return
-                self.text += piece
-            yield piece
-
-    def read(self) -> str:
-        """The whole rest of the answer at once; returns all of `text`."""
-        for _ in self:
-            pass
-        return self.text
-
-    @property
-    def stats(self) -> AnswerStats:
-        """Token counts, seconds by stage and peak memory so far."""
-        self._pipeline.stages.device.watch_memory()
-        return AnswerStats(
-            **vars(self._begun)
-            | {
-                "answer_tokens": len(self._generation.ids),
-                "finish": self._generation.finish or "unfinished",
-                "seconds": self._begun.seconds | {"decode": self._decode_seconds},
-                "peak_memory_bytes": peak_memory_bytes(),
-                "peak_device_bytes": peak_device_bytes(),
-            }
-        )
 
 
 class Pipeline:
@@ -111,7 +49,9 @@ class Pipeline:
 
         Videos belong to the pipeline that opened them. Raises EngineError where the engine cannot share its weights.
         """
-        return Pipeline(self.bundle, self.engine, self.stages.worker(), self.prompt)
+        other = Pipeline(self.bundle, self.engine, self.stages.worker(), self.prompt)
+        other._serials = self._serials  # no two videos of the same weights have one number
+        return other
 
     def open(
         self,
@@ -132,42 +72,67 @@ class Pipeline:
         whose pixels differ from the one before by no more than `skip_still` of 255 takes its tokens.
         Raises UsageError, VideoError, EngineError.
         """
+        by_default = frames is None and fps is None
+        if by_default:
+            frames = DEFAULT_FRAMES
         with self.turns.held():
-            config = self.bundle.config
-            if sample is not None and sample < 1:
-                raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
-            sample = sample or config.reduction.sample
-            by_default = frames is None and fps is None
-            if by_default:
-                frames = DEFAULT_FRAMES
+            sample = self._sampling(sample)
             if frames is not None:
                 self._check_budget(frames, sample)
-            stages, still = self.stages, StillFrames(skip_still)
             batches = read_frames(
                 source,
-                size=config.vision.image_size,
+                size=self.bundle.config.vision.image_size,
                 frames=frames,
                 fps=fps,
-                batch=stages.batch,
+                batch=self.stages.batch,
                 timestamps=timestamps,
                 snap=snap,
             )
-            encoded = encode(
-                stages,
-                without_repeats(batches) if by_default else batches,
-                frames=frames,
-                still=still,
-                # An iterable is its owner's code, and stays in the owner's thread.
-                beside=isinstance(source, str | os.PathLike | np.ndarray),
-                check=lambda count: self._check_budget(count, sample),
-            )
-            with Stopwatch(stages.temporal_encoder.device) as in_temporal:
-                visual = stages.temporal(encoded.tokens.whole_groups(), overwrite=True)  # (1, T / k, N / p, D)
-            rows = stages.rows(visual[:, ::sample], self.newline)
-            # A GPU is waited for here, so that it has read the last frame while the next was decoded.
-            seconds = {"vision": encoded.vision.seconds(), "temporal": in_temporal.seconds()}
-            seconds = {"video decode": encoded.waited} | seconds
-            return Video(self, next(self._serials), rows, encoded.timestamps, seconds, encoded.reused)
+            if by_default:
+                batches = without_repeats(batches)
+            # An iterable is its owner's code, and stays in the owner's thread.
+            beside = isinstance(source, str | os.PathLike | np.ndarray)
+            return self._encode(batches, frames, sample, skip_still, beside=beside)
+
+    def encode(
+        self,
+        batches: Iterable[FrameBatch],
+        *,
+        frames: int | None = None,
+        sample: int | None = None,
+        skip_still: int = 0,
+    ) -> Video:
+        """The same of frames that were chosen and brought to the model's size elsewhere, see `read_frames`.
+
+        `frames` is how many will come, as far as that is known. Raises UsageError, VideoError, EngineError.
+        """
+        with self.turns.held():
+            return self._encode(iter(batches), frames, self._sampling(sample), skip_still, beside=False)
+
+    def _encode(
+        self, batches: Iterator[FrameBatch], frames: int | None, sample: int, skip_still: int, *, beside: bool
+    ) -> Video:
+        stages = self.stages
+        encoded = encode_frames(
+            stages,
+            batches,
+            frames=frames,
+            still=StillFrames(skip_still),
+            beside=beside,
+            check=lambda count: self._check_budget(count, sample),
+        )
+        with Stopwatch(stages.temporal_encoder.device) as in_temporal:
+            visual = stages.temporal(encoded.tokens.whole_groups(), overwrite=True)  # (1, T / k, N / p, D)
+        rows = stages.rows(visual[:, ::sample], self.newline)
+        # A GPU is waited for here, so that it has read the last frame while the next was decoded.
+        seconds = {"vision": encoded.vision.seconds(), "temporal": in_temporal.seconds()}
+        seconds = {"video decode": encoded.waited} | seconds
+        return Video(self, next(self._serials), rows, encoded.timestamps, seconds, encoded.reused)
+
+    def _sampling(self, sample: int | None) -> int:
+        if sample is not None and sample < 1:
+            raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
+        return sample or self.bundle.config.reduction.sample
 
     def _check_budget(self, frames: int, sample: int) -> None:
         config, capacity = self.bundle.config, self.stages.generator.capacity
@@ -181,7 +146,7 @@ class Pipeline:
     def answer(self, video: Video, messages: list[Message], options: SamplingOptions) -> Answer:
         """Start answering a conversation about a video; the tokens are computed while the answer is iterated.
 
-        To be called by who holds the pipeline.
+        To be called by who holds the pipeline. The video is of a pipeline on the same weights.
         """
         start = time.perf_counter()
         ids = self.prompt.render(messages)
@@ -198,7 +163,8 @@ class Pipeline:
             seconds=video.seconds | {"prefill": time.perf_counter() - start},
             peak_memory_bytes=0,
         )
-        return Answer(Generation(tokens, self.prompt.stream(), options.stop), stats, self)
+        generation = Generation(tokens, self.prompt.stream(), options.stop)
+        return Answer(generation, stats, self.turns, self.stages.device)
 
 
 class Video:

@@ -14,6 +14,7 @@ class Generation:
 
     def __init__(self, tokens: TokenStream, text: StreamDecoder, stops: Iterable[str]) -> None:
         self._tokens, self._text, self._stops = tokens, text, StopFilter(stops)
+        self.cancelled = False  # set from any thread, it ends the answer before the next token
 
     @property
     def ids(self) -> list[int]:
@@ -29,7 +30,7 @@ class Generation:
         return self
 
     def __next__(self) -> str:
-        while self.finish is None:
+        while self.finish is None and not self.cancelled:
             token = next(self._tokens, None)
             if token is not None and (piece := self._stops.push(self._text.push(token))):
                 return piece

@@ -94,6 +94,16 @@ def read_frames(
     raise UsageError("timestamps belong to an array or a folder of images: files and iterables have their own.")
 
 
+def without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
+    """Leave out frames that are shown again, so that an image is one frame and a short clip is as long as it is."""
+    last = -np.inf
+    for batch in batches:
+        new = np.diff(batch.timestamps, prepend=last) > 0
+        last = batch.timestamps[-1]
+        if new.any():
+            yield FrameBatch(batch.frames[new], batch.timestamps[new])
+
+
 def _of_file(
     path: Path, resize: Resizer, frames: int | None, fps: float | None, snap: float | None, batch: int
 ) -> Iterator[FrameBatch]:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storm_edge.runtime.answer.encoding import EncodedFrames, encode, without_repeats
+from storm_edge.runtime.answer.encoding import EncodedFrames, encode_frames
 from storm_edge.runtime.answer.stages import Encoders
 from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.answer.temporal import TemporalEncoder
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.sessions.device import HOST, Device
 from storm_edge.runtime.video import FrameBatch
+from storm_edge.runtime.video.reading import without_repeats
 
 
 @dataclass
@@ -40,7 +41,7 @@ def batches(levels: list[int], size: int = 4) -> Iterator[FrameBatch]:
 def encoded(vision: Vision, source: Iterator[FrameBatch], tolerance: int = 0, **how: Any) -> EncodedFrames:
     how = {"frames": None, "beside": True, "check": lambda count: None} | how
     encoders = Encoders(vision, TemporalEncoder(Vision()), 4)
-    return encode(encoders, source, still=StillFrames(tolerance), **how)
+    return encode_frames(encoders, source, still=StillFrames(tolerance), **how)
 
 
 @pytest.mark.parametrize("beside", [True, False])

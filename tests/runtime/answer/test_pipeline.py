@@ -14,9 +14,11 @@ from storm_edge.demo.encode import encode_video
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.answer.pipeline import Pipeline, Video
 from storm_edge.runtime.errors import EngineError, UsageError, VideoError
+from storm_edge.runtime.llm.prompt import Message
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, evaluate
+from storm_edge.runtime.video import read_frames
 from storm_edge.runtime.video.resizing import Resizer
 
 SHORT = SamplingOptions(max_tokens=6)
@@ -344,3 +346,33 @@ def test_an_iterable_is_asked_in_its_owners_thread_and_a_file_beside_vision(pipe
         pipeline.open(tmp_path / "a.mp4", frames=12)
     assert set(decoded) == {"storm-decode"}
     assert "storm-decode" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_cancelled_answer_computes_no_further_token(pipeline: Pipeline) -> None:
+    answer = pipeline.open(frames(8)).ask("Which way?", SamplingOptions(max_tokens=200))
+    pieces = iter(answer)
+    next(pieces)
+    computed = answer.stats.answer_tokens
+    answer.cancel()
+    list(pieces)
+    assert answer.stats.answer_tokens == computed
+    assert answer.stats.finish == "unfinished"
+
+
+def test_frames_that_were_chosen_elsewhere_are_encoded_as_those_of_the_source(pipeline: Pipeline) -> None:
+    clip = frames(12)
+    batches = read_frames(clip, size=64, frames=8, batch=3)
+    video, truth = pipeline.encode(batches, sample=2), pipeline.open(clip, frames=8, sample=2)
+    assert np.array_equal(video.timestamps, truth.timestamps)
+    np.testing.assert_allclose(video.rows, truth.rows, atol=1e-5)
+    with pytest.raises(UsageError, match="sample is 0"):
+        pipeline.encode([], sample=0)
+
+
+def test_a_video_is_asked_about_on_every_pipeline_of_its_weights(pipeline: Pipeline) -> None:
+    other = pipeline.worker()
+    videos = [pipeline.open(frames(8, 1)), other.open(frames(8, 2))]
+    assert videos[0].serial != videos[1].serial
+    truth = [video.ask("Which way?", SHORT).read() for video in videos]
+    messages = [Message("user", "Which way?", video=True)]
+    assert [other.answer(video, messages, SHORT).read() for video in videos] == truth

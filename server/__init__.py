@@ -1,0 +1,1 @@
+"""`storm serve`: an engine behind OpenAI's HTTP interface, with video."""

@@ -1,0 +1,84 @@
+"""Videos from hosts that the owner named: no redirects, and never an address of a private network.
+
+The address is looked up once and connected to, so that a name cannot lead elsewhere between the check and the use.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import IO
+from urllib.parse import SplitResult, urlsplit
+
+from storm_edge.server.errors import RequestError
+
+SECONDS = 30  # for the whole of it
+_BLOCK = 1 << 16
+
+
+def fetch(url: str, hosts: Sequence[str], most: int, into: IO[bytes], param: str) -> None:
+    """Write what an http(s) URL answers into a file, and go back to its beginning; raises RequestError."""
+    parts = _allowed(url, hosts, param)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    deadline = time.monotonic() + SECONDS
+    try:
+        with socket.create_connection((public_address(host, port), port), timeout=10) as plain:
+            secure = parts.scheme == "https"
+            stream = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
+            with stream:
+                connection = http.client.HTTPConnection(host, port)
+                connection.sock = stream
+                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                connection.request("GET", target, headers={"Accept-Encoding": "identity"})
+                answer = connection.getresponse()
+                if answer.status != 200:  # a redirect too: it would lead to where nobody allowed
+                    raise _refused(f"the host answered {answer.status}", param)
+                _copy(answer, into, most, deadline, param)
+    except (OSError, http.client.HTTPException, ValueError) as e:
+        raise _refused("the host cannot be reached, or broke off", param) from e
+    into.seek(0)
+
+
+def _allowed(url: str, hosts: Sequence[str], param: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError for one that is none
+    except ValueError as e:
+        raise _refused("it is no valid URL", param) from e
+    if parts.hostname not in {host.lower() for host in hosts} or parts.username is not None or not url.isprintable():
+        raise RequestError(
+            400,
+            "videos are not fetched from this host (see --allow-url-host): send a data: URL, or upload the file.",
+            "url_not_allowed",
+            param,
+        )
+    return parts
+
+
+def public_address(host: str, port: int) -> str:
+    """The address of a host, all of whose addresses must be public; raises OSError."""
+    found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address in found]
+    if not addresses or not all(address.is_global and not address.is_multicast for address in addresses):
+        raise OSError("not a public address")
+    return sorted(found)[0]
+
+
+def _copy(answer: http.client.HTTPResponse, into: IO[bytes], most: int, deadline: float, param: str) -> None:
+    size = 0
+    while block := answer.read(_BLOCK):
+        size += len(block)
+        if size > most:
+            raise _refused(f"the video is larger than {most} bytes", param)
+        if time.monotonic() > deadline:
+            raise _refused(f"the video took over {SECONDS} seconds", param)
+        into.write(block)
+
+
+def _refused(why: str, param: str) -> RequestError:
+    return RequestError(400, f"the URL cannot be fetched: {why}.", "url_not_fetched", param)

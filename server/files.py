@@ -1,0 +1,110 @@
+"""Uploaded videos, kept until they are deleted or the server ends: in a private folder, under names of our own."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from storm_edge.server.errors import RequestError
+
+MOST_FILES = 10_000
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One upload; `name` is what the client calls it, and nothing here opens anything by it."""
+
+    id: str
+    name: str
+    purpose: str
+    size: int
+    created: int
+
+    def shown(self) -> dict[str, Any]:
+        """OpenAI's file object."""
+        return {
+            "id": self.id,
+            "object": "file",
+            "bytes": self.size,
+            "created_at": self.created,
+            "filename": self.name,
+            "purpose": self.purpose,
+            "status": "processed",
+        }
+
+
+class FileStore:
+    """A folder that only this user reads, with at most `storage` bytes. Its methods may be called from any thread."""
+
+    def __init__(self, storage: int) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="storm-serve-"))
+        self._storage, self.taken = storage, 0
+        self._lock = threading.Lock()
+        self._files: dict[str, StoredFile] = {}
+
+    def begin(self) -> tuple[str, IO[bytes]]:
+        """An id and the new file to write its contents to."""
+        id = f"file-{secrets.token_hex(12)}"
+        return id, (self.folder / id).open("xb")
+
+    def reserve(self, size: int) -> None:
+        """Take room for so many more bytes; raises RequestError where there is none."""
+        with self._lock:
+            if self.taken + size > self._storage or len(self._files) >= MOST_FILES:
+                raise RequestError(413, "no room is left for uploads: delete files that are done.", "storage_full")
+            self.taken += size
+
+    def release(self, id: str, size: int) -> None:
+        """Give back what was reserved for a file that is not kept."""
+        (self.folder / id).unlink(missing_ok=True)
+        with self._lock:
+            self.taken -= size
+
+    def keep(self, id: str, name: str, purpose: str, size: int) -> StoredFile:
+        """Make a written file one that can be asked for."""
+        stored = StoredFile(id, name, purpose, size, int(time.time()))
+        with self._lock:
+            self._files[id] = stored
+        return stored
+
+    def listed(self) -> list[StoredFile]:
+        """All files, the newest first."""
+        with self._lock:
+            return list(reversed(self._files.values()))
+
+    def get(self, id: str) -> StoredFile:
+        """One file's record; raises RequestError."""
+        with self._lock:
+            stored = self._files.get(id)
+        if stored is None:
+            raise _missing("id")
+        return stored
+
+    def open(self, id: str, param: str) -> IO[bytes]:
+        """One file's contents; raises RequestError."""
+        with self._lock:  # an open file outlives its deletion
+            if id not in self._files:
+                raise _missing(param)
+            return (self.folder / id).open("rb")
+
+    def delete(self, id: str) -> None:
+        """Forget a file; raises RequestError."""
+        with self._lock:
+            stored = self._files.pop(id, None)
+        if stored is None:
+            raise _missing("id")
+        self.release(id, stored.size)
+
+    def close(self) -> None:
+        """Remove everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _missing(param: str) -> RequestError:
+    return RequestError(404, "there is no file of this id: upload it with POST /v1/files.", "file_not_found", param)
