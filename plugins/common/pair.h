@@ -3,7 +3,11 @@
 // T is float, and for CUDA compilers also __half and __nv_bfloat16; the arithmetic is float32 whatever T is.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
+
+#include <initializer_list>
+#include <type_traits>
 
 #include "common/math.h"
 
@@ -14,7 +18,7 @@
 
 namespace storm {
 
-struct Pair {
+struct alignas(8) Pair {
   float first;
   float second;
 };
@@ -32,15 +36,23 @@ STORM_HD Pair multiply_add(Pair a, float b, Pair c) {
 STORM_HD float to_float(float value) { return value; }
 STORM_HD void from_float(float value, float* to) { *to = value; }
 
+// A pair as it lies in memory, moved at once. It is loaded apart from being unpacked, so that many loads are on their way
+// before the first is waited for. Two halves are one word: in registers of their own they would be moved about.
 struct alignas(8) FloatPair {
   float first, second;
 };
-STORM_HD Pair load_aligned_pair(const float* from) {
-  const FloatPair both = *reinterpret_cast<const FloatPair*>(from);
-  return {both.first, both.second};
-}
-STORM_HD void store_aligned_pair(Pair value, float* to) {
-  *reinterpret_cast<FloatPair*>(to) = {value.first, value.second};
+template <class T>
+struct HalfPair {
+  uint32_t bits;
+};
+template <class T>
+using Packed = std::conditional_t<sizeof(T) == 2, HalfPair<T>, FloatPair>;
+
+STORM_HD Pair unpack(Pair pair) { return pair; }
+STORM_HD Pair unpack(FloatPair pair) { return {pair.first, pair.second}; }
+template <class T>
+STORM_HD Packed<T> pack(Pair pair) {
+  return {pair.first, pair.second};
 }
 
 #if defined(__CUDACC__)
@@ -49,61 +61,56 @@ STORM_HD float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
 STORM_HD void from_float(float value, __half* to) { *to = __float2half_rn(value); }
 STORM_HD void from_float(float value, __nv_bfloat16* to) { *to = __float2bfloat16_rn(value); }
 
-STORM_HD Pair load_aligned_pair(const __half* from) {
-  const float2 both = __half22float2(*reinterpret_cast<const __half2*>(from));
+__device__ __forceinline__ Pair unpack(HalfPair<__half> pair) {
+  const float2 both = __half22float2(*reinterpret_cast<const __half2*>(&pair.bits));
   return {both.x, both.y};
 }
-STORM_HD Pair load_aligned_pair(const __nv_bfloat16* from) {
-  const float2 both = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
-  return {both.x, both.y};
+__device__ __forceinline__ Pair unpack(HalfPair<__nv_bfloat16> pair) {
+  return {__uint_as_float(pair.bits << 16), __uint_as_float(pair.bits & 0xffff0000u)};
 }
-STORM_HD void store_aligned_pair(Pair value, __half* to) {
-  *reinterpret_cast<__half2*>(to) = __floats2half2_rn(value.first, value.second);
+template <>
+__device__ __forceinline__ HalfPair<__half> pack<__half>(Pair pair) {
+  const __half2 both = __floats2half2_rn(pair.first, pair.second);
+  return {*reinterpret_cast<const uint32_t*>(&both)};
 }
-STORM_HD void store_aligned_pair(Pair value, __nv_bfloat16* to) {
-  *reinterpret_cast<__nv_bfloat162*>(to) = __floats2bfloat162_rn(value.first, value.second);
+template <>
+__device__ __forceinline__ HalfPair<__nv_bfloat16> pack<__nv_bfloat16>(Pair pair) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(pair.first, pair.second);
+  return {*reinterpret_cast<const uint32_t*>(&both)};
 }
 #endif
 
-// How many of a lane's two channels exist, and whether both can be moved at once: an odd number of channels, or a
-// pointer that stands in the middle of a pair, leaves only one at a time.
-struct PairAccess {
-  int count;     // 0, 1 or 2
-  bool aligned;  // only ever with count 2
-};
+template <class T>
+STORM_HD const Packed<T>* packed_at(const T* pair) {
+  return reinterpret_cast<const Packed<T>*>(pair);
+}
+template <class T>
+STORM_HD Packed<T>* packed_at(T* pair) {
+  return reinterpret_cast<Packed<T>*>(pair);
+}
 
-STORM_HD PairAccess pair_access(int64_t channel, int64_t channels, bool aligned) {
+// How many of a lane's two channels exist.
+STORM_HD int pair_count(int64_t channel, int64_t channels) {
   const int64_t left = channels - channel;
-  const int count = left >= 2 ? 2 : left > 0 ? static_cast<int>(left) : 0;
-  return {count, aligned && count == 2};
+  return left >= 2 ? 2 : left > 0 ? static_cast<int>(left) : 0;
 }
 
-// Missing channels read as 0.
+// One at a time; missing channels read as 0.
 template <class T>
-STORM_HD Pair load_pair(const T* from, PairAccess access) {
-  if (access.aligned) return load_aligned_pair(from);
-  Pair value = {0.0f, 0.0f};
-  if (access.count > 0) value.first = to_float(from[0]);
-  if (access.count > 1) value.second = to_float(from[1]);
-  return value;
+STORM_HD Pair load_pair(const T* from, int count) {
+  return {count > 0 ? to_float(from[0]) : 0.0f, count > 1 ? to_float(from[1]) : 0.0f};
 }
 
 template <class T>
-STORM_HD void store_pair(Pair value, T* to, PairAccess access) {
-  if (access.aligned) {
-    store_aligned_pair(value, to);
-    return;
-  }
-  if (access.count > 0) from_float(value.first, to);
-  if (access.count > 1) from_float(value.second, to + 1);
+STORM_HD void store_pair(Pair value, T* to, int count) {
+  if (count > 0) from_float(value.first, to);
+  if (count > 1) from_float(value.second, to + 1);
 }
 
-// Whether tensors of T with this many channels at these addresses can be moved in aligned pairs.
-template <class T>
-inline bool pairs_are_aligned(int64_t channels, const void* const* tensors, int count) {
-  if (channels % 2 != 0) return false;
-  for (int i = 0; i < count; ++i) {
-    if (reinterpret_cast<uintptr_t>(tensors[i]) % (2 * sizeof(T)) != 0) return false;
+// Whether all of these addresses are multiples of so many bytes.
+inline bool are_aligned(size_t bytes, std::initializer_list<const void*> addresses) {
+  for (const void* address : addresses) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes != 0) return false;
   }
   return true;
 }

@@ -91,8 +91,8 @@ def clip_bytes(config: StormConfig, frames: int, precision: str) -> float:
 
 
 def scan_workspace(config: StormConfig) -> float:
-    """The scan's states in flight: 10 MB at 7168 channels of 16 states, whatever the length."""
-    return 22.0 * config.d_inner * config.temporal.d_state * 4
+    """The scan's states in flight: 14 MB at 7168 channels of 16 states, whatever the length."""
+    return 30.0 * config.d_inner * config.temporal.d_state * 4
 
 
 def llm_workspace(config: StormConfig, precision: str) -> float:

@@ -22,11 +22,10 @@ extern template cudaError_t launch<__nv_bfloat16>(const CausalConv1d&, cudaStrea
 namespace storm::cuda {
 
 std::string causal_conv1d_refusal(int64_t batch, int64_t length, int64_t channels, int64_t width) {
-  constexpr int64_t kMaximumBlocks = 0x7fffffff;
   if (batch < 1 || length < 1 || channels < 1) return "storm::CausalConv1d: every axis must be at least 1";
   if (width < 2) return "storm::CausalConv1d: width must be at least 2, got " + std::to_string(width);
-  if (batch <= kMaximumElements / channels / std::max(length, width) &&
-      conv::make_grid({batch, length, channels, width}).blocks <= kMaximumBlocks) {
+  if (channels <= conv::kMaximumChannels && batch <= kMaximumElements / channels / std::max(length, width) &&
+      conv::make_grid({batch, length, channels, width}).blocks <= conv::kMaximumBlocks) {
     return "";
   }
   return "storm::CausalConv1d: batch, length, channels and width " + std::to_string(batch) + ", " +

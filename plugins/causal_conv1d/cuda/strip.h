@@ -1,7 +1,7 @@
 // What a thread does: a strip of kStripTokens tokens of two channels, forward and reverse alike, for host and device.
 //
 // Positions are in scan order; positions below 0 are the initial state's. A position sees itself and the width-1 before
-// it, the weight's last column being its own.
+// it, the weight's last column being its own. All that a strip needs is asked for before any of it is waited for.
 #pragma once
 
 #include <stdint.h>
@@ -18,6 +18,10 @@ constexpr int kWarps = 8;  // of a block: strips of the same channels, one after
 constexpr int kThreads = kWarps * kWarpLanes;
 constexpr int kBlockChannels = 2 * kWarpLanes;
 constexpr int kBlockTokens = kWarps * kStripTokens;
+constexpr int64_t kMaximumBlocks = 0x7fffffff;
+// 32 bits say where an element lies that a strip sees.
+constexpr int64_t kMaximumChannels = kMaximumBlocks / (2 * kStripTokens);
+constexpr int kWidest = 4;  // of the kernels that keep the tokens in registers
 
 struct Shape {
   int64_t batch;
@@ -30,7 +34,6 @@ template <class T>
 struct Arguments {
   Shape shape;
   bool reverse;
-  bool aligned;  // pairs of channels may be moved at once
   const T* x;
   const T* weight;
   const T* bias;
@@ -39,17 +42,25 @@ struct Arguments {
   T* final_state;
 };
 
+// Whether a kernel for one width takes these: it moves pairs of channels.
+template <class T>
+inline bool moves_pairs(const Arguments<T>& args) {
+  return args.shape.width <= kWidest && args.shape.channels % 2 == 0 &&
+         are_aligned(2 * sizeof(T), {args.x, args.weight, args.bias, args.initial_state, args.y});
+}
+
 // Blocks are counted with the channels fastest, then tokens, then the batch.
 struct Grid {
-  int64_t channel_blocks;
-  int64_t token_blocks;
-  int64_t blocks;
+  uint32_t channel_blocks;
+  uint32_t token_blocks;
+  int64_t blocks;  // at most kMaximumBlocks of them can be launched
 };
 
 STORM_HD Grid make_grid(const Shape& shape) {
   const int64_t channel_blocks = ceil_div(shape.channels, kBlockChannels);
   const int64_t token_blocks = ceil_div(shape.length, kBlockTokens);
-  return {channel_blocks, token_blocks, channel_blocks * token_blocks * shape.batch};
+  return {static_cast<uint32_t>(channel_blocks), static_cast<uint32_t>(token_blocks),
+          channel_blocks * token_blocks * shape.batch};
 }
 
 // A strip's place: its batch entry, its first position and its first channel.
@@ -59,93 +70,113 @@ struct Strip {
   int64_t channel;
 };
 
-STORM_HD Strip strip_of(int64_t block, int thread, const Grid& grid) {
-  const int64_t tokens = block / grid.channel_blocks;
-  return {tokens / grid.token_blocks, tokens % grid.token_blocks * kBlockTokens + thread / kWarpLanes * kStripTokens,
-          block % grid.channel_blocks * kBlockChannels + thread % kWarpLanes * 2};
+STORM_HD Strip strip_of(uint32_t block, unsigned thread, const Grid& grid) {
+  const uint32_t tokens = block / grid.channel_blocks;
+  const int64_t first = static_cast<int64_t>(tokens % grid.token_blocks) * kBlockTokens;
+  const int64_t channel = static_cast<int64_t>(block % grid.channel_blocks) * kBlockChannels;
+  return {tokens / grid.token_blocks, first + thread / kWarpLanes * kStripTokens, channel + thread % kWarpLanes * 2};
+}
+
+// Where the strip's first channel of a position lies in x and y.
+template <class T>
+STORM_HD int64_t index_of(const Arguments<T>& args, const Strip& strip, int64_t position) {
+  const int64_t token = strip.batch * args.shape.length + token_at(position, args.shape.length, args.reverse);
+  return token * args.shape.channels + strip.channel;
+}
+
+// And of a kept position, 0 to width-2, in the states, which are in token order too.
+template <class T>
+STORM_HD int64_t state_index_of(const Arguments<T>& args, const Strip& strip, int64_t position) {
+  const int64_t kept = args.shape.width - 1, at = token_at(position, kept, args.reverse);
+  return (strip.batch * kept + at) * args.shape.channels + strip.channel;
+}
+
+// The pair at a position from 1-width to length-1, of the tokens or of the initial state.
+template <class T>
+STORM_HD Pair seen_at(const Arguments<T>& args, const Strip& strip, int64_t position, int count) {
+  const bool token = position >= 0;
+  return load_pair(token ? args.x + index_of(args, strip, position)
+                         : args.initial_state + state_index_of(args, strip, args.shape.width - 1 + position),
+                   count);
 }
 
 template <class T>
-STORM_HD Pair x_at(const Arguments<T>& args, const Strip& strip, int64_t position, PairAccess access) {
-  const Shape& shape = args.shape;
-  const int64_t token = strip.batch * shape.length + token_at(position, shape.length, args.reverse);
-  return load_pair(args.x + token * shape.channels + strip.channel, access);
-}
-
-// The pair at a position from 1-width to length-1, of the tokens or of the initial state, which is in token order too.
-template <class T>
-STORM_HD Pair seen_at(const Arguments<T>& args, const Strip& strip, int64_t position, PairAccess access) {
-  if (position >= 0) return x_at(args, strip, position, access);
-  const Shape& shape = args.shape;
-  const int64_t kept = shape.width - 1, at = token_at(kept + position, kept, args.reverse);
-  return load_pair(args.initial_state + (strip.batch * kept + at) * shape.channels + strip.channel, access);
-}
-
-template <class T>
-STORM_HD Pair tap(const Arguments<T>& args, const Strip& strip, int64_t column, PairAccess access) {
+STORM_HD Pair tap(const Arguments<T>& args, const Strip& strip, int64_t column, int count) {
   const T* const weights = args.weight + strip.channel * args.shape.width + column;
-  return {access.count > 0 ? to_float(weights[0]) : 0.0f,
-          access.count > 1 ? to_float(weights[args.shape.width]) : 0.0f};
+  return {count > 0 ? to_float(weights[0]) : 0.0f, count > 1 ? to_float(weights[args.shape.width]) : 0.0f};
 }
 
+// The last width-1 positions; of a sequence shorter than that, what is left of the initial state too.
 template <class T>
-STORM_HD void store_y(const Arguments<T>& args, const Strip& strip, int64_t position, Pair sum, PairAccess access) {
-  const Shape& shape = args.shape;
-  const int64_t token = strip.batch * shape.length + token_at(position, shape.length, args.reverse);
-  store_pair({fast_silu(sum.first), fast_silu(sum.second)}, args.y + token * shape.channels + strip.channel, access);
-}
-
-// The last width-1 positions, in token order; of a sequence shorter than that, what is left of the initial state too.
-template <class T>
-STORM_HD void keep_state(const Arguments<T>& args, const Strip& strip, PairAccess access) {
+STORM_HD void keep_state(const Arguments<T>& args, const Strip& strip, int count) {
   const int64_t kept = args.shape.width - 1;
   for (int64_t i = 0; i < kept; ++i) {
-    const Pair seen = seen_at(args, strip, args.shape.length - kept + i, access);
-    const int64_t at = token_at(i, kept, args.reverse);
-    store_pair(seen, args.final_state + (strip.batch * kept + at) * args.shape.channels + strip.channel, access);
+    const Pair seen = seen_at(args, strip, args.shape.length - kept + i, count);
+    store_pair(seen, args.final_state + state_index_of(args, strip, i), count);
   }
 }
 
-// kWidth is the width, or 0 for any: then each token is loaded `width` times, from the cache.
+STORM_HD Pair activated(Pair sum) { return {fast_silu(sum.first), fast_silu(sum.second)}; }
+
+// A whole strip in registers: its tokens and the width-1 before them, all loaded first.
+template <int kWidth, class T>
+STORM_HD void convolve_pairs(const Arguments<T>& args, const Strip& strip) {
+  constexpr int kKept = kWidth - 1;
+  const int32_t channels = static_cast<int32_t>(args.shape.channels);  // at most kMaximumChannels
+  const int32_t next = args.reverse ? -channels : channels;
+  const int64_t index = index_of(args, strip, strip.position);
+  const T* const x = args.x + index;
+  // What lies before the strip is in the tokens or the state; a position further is a token further in both.
+  const T* const before = strip.position == 0 ? args.initial_state + state_index_of(args, strip, 0) : x - kKept * next;
+  const T* const rows = args.weight + strip.channel * kWidth;  // of two channels, one after the other
+  Packed<T> seen[kKept + kStripTokens], weights[kWidth];
+  STORM_UNROLL
+  for (int i = 0; i < kKept; ++i) seen[i] = *packed_at(before + i * next);
+  STORM_UNROLL
+  for (int t = 0; t < kStripTokens; ++t) seen[kKept + t] = *packed_at(x + t * next);
+  STORM_UNROLL
+  for (int k = 0; k < kWidth; ++k) weights[k] = *packed_at(rows + 2 * k);
+  const Pair bias = unpack(*packed_at(args.bias + strip.channel));
+  Pair taps[kWidth];
+  STORM_UNROLL
+  for (int k = 0; k < kWidth; ++k) {
+    const Pair first = unpack(weights[k / 2]), second = unpack(weights[(kWidth + k) / 2]);
+    taps[k] = {k % 2 == 0 ? first.first : first.second, (kWidth + k) % 2 == 0 ? second.first : second.second};
+  }
+  STORM_UNROLL
+  for (int t = 0; t < kStripTokens; ++t) {
+    Pair sum = bias;
+    STORM_UNROLL
+    for (int k = 0; k < kWidth; ++k) sum = multiply_add(taps[k], unpack(seen[t + k]), sum);
+    *packed_at(args.y + index + t * next) = pack<T>(activated(sum));
+  }
+}
+
+// Any width and any channels, and the strip in which a sequence ends: each token is loaded `width` times, from the cache.
+template <class T>
+STORM_HD void convolve_singly(const Arguments<T>& args, const Strip& strip, int count) {
+  const int64_t width = args.shape.width;
+  const Pair bias = load_pair(args.bias + strip.channel, count);
+  for (int t = 0; t < kStripTokens && strip.position + t < args.shape.length; ++t) {
+    const int64_t position = strip.position + t;
+    Pair sum = bias;
+    for (int64_t k = 0; k < width; ++k) {
+      sum = multiply_add(tap(args, strip, k, count), seen_at(args, strip, position - (width - 1) + k, count), sum);
+    }
+    store_pair(activated(sum), args.y + index_of(args, strip, position), count);
+  }
+}
+
+// kWidth is the width of a kernel that moves pairs, or 0.
 template <class T, int kWidth>
 STORM_HD void convolve_strip(const Arguments<T>& args, const Strip& strip) {
-  const Shape& shape = args.shape;
-  if (strip.channel >= shape.channels || strip.position >= shape.length) return;
-  const PairAccess access = pair_access(strip.channel, shape.channels, args.aligned);
-  const Pair bias = load_pair(args.bias + strip.channel, {access.count, false});
-  if (strip.position == 0) keep_state(args, strip, access);
-
+  if (strip.channel >= args.shape.channels || strip.position >= args.shape.length) return;
+  const int count = pair_count(strip.channel, args.shape.channels);
+  if (strip.position == 0) keep_state(args, strip, count);
   if constexpr (kWidth > 0) {
-    constexpr int kKept = kWidth - 1;
-    Pair taps[kWidth], seen[kKept + kStripTokens];
-    STORM_UNROLL
-    for (int k = 0; k < kWidth; ++k) taps[k] = tap(args, strip, k, access);
-    STORM_UNROLL
-    for (int i = 0; i < kKept; ++i) seen[i] = seen_at(args, strip, strip.position - kKept + i, access);
-    STORM_UNROLL
-    for (int t = 0; t < kStripTokens; ++t) {
-      const bool inside = strip.position + t < shape.length;
-      const PairAccess here = {inside ? access.count : 0, inside && access.aligned};
-      seen[kKept + t] = x_at(args, strip, strip.position + t, here);
-    }
-    STORM_UNROLL
-    for (int t = 0; t < kStripTokens; ++t) {
-      if (strip.position + t >= shape.length) break;
-      Pair sum = bias;
-      STORM_UNROLL
-      for (int k = 0; k < kWidth; ++k) sum = multiply_add(taps[k], seen[t + k], sum);
-      store_y(args, strip, strip.position + t, sum, access);
-    }
-  } else {
-    for (int t = 0; t < kStripTokens && strip.position + t < shape.length; ++t) {
-      Pair sum = bias;
-      for (int64_t k = 0; k < shape.width; ++k) {
-        const int64_t position = strip.position + t - (shape.width - 1) + k;
-        sum = multiply_add(tap(args, strip, k, access), seen_at(args, strip, position, access), sum);
-      }
-      store_y(args, strip, strip.position + t, sum, access);
-    }
+    if (strip.position + kStripTokens <= args.shape.length) return convolve_pairs<kWidth>(args, strip);
   }
+  convolve_singly(args, strip, count);
 }
 
 }  // namespace storm::conv

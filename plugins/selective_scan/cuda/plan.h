@@ -5,7 +5,7 @@
 // ever waits for blocks that started before it: no deadlock, however few blocks the device can hold.
 //
 // What a chunk leaves is told to the next through words in a ring of slots, one ring a row. A slot is used again when
-// its chunk is history, which keeps the workspace small (10 MB for 7168 channels of 16 states, whatever the length)
+// its chunk is history, which keeps the workspace small (14 MB for 7168 channels of 16 states, whatever the length)
 // and in the L2 cache. The rule that makes this safe: a row retires its chunks in order, and chunk c starts only when
 // chunk c - in_flight - 1 has retired. A look-back of chunk c therefore ends at chunk c - in_flight - 1 at the latest,
 // which had published its final states by then, and never reads a slot that chunk c + in_flight, the last that may run
@@ -27,16 +27,14 @@
 namespace storm::scan {
 
 constexpr int kWarpLanes = 32;
-constexpr int kRowChannels = 32;              // of a block: 16 lanes with a pair each
-constexpr int kPairLanes = kRowChannels / 2;  // the other half of a warp has the tokens after these
+constexpr int kRowChannels = 2 * kWarpLanes;  // of a block: a pair a lane
 constexpr int kThreadTokens = 8;              // of a thread, in its registers
-constexpr int kWarpTokens = kThreadTokens * (kWarpLanes / kPairLanes);
-constexpr int kWarps = 8;
+constexpr int kWarps = 8;                     // each has the tokens after those of the warp before
 constexpr int kThreads = kWarps * kWarpLanes;
-constexpr int kChunkTokens = kWarps * kWarpTokens;  // 128
-constexpr int kStateGroup = 16;                     // states whose A, B and C lie in shared memory at once
-constexpr int kBlocksInFlight = 512;                // no less than any device holds at once (B200: 296)
-constexpr size_t kHeaderBytes = 256;                // the ticket counter, alone in its cache line
+constexpr int kChunkTokens = kWarps * kThreadTokens;
+constexpr int kStateGroup = 16;       // states whose A, B and C lie in shared memory at once
+constexpr int kBlocksInFlight = 512;  // no less than any device holds at once (B200: 296)
+constexpr size_t kHeaderBytes = 256;  // the ticket counter, alone in its cache line
 
 struct Shape {
   int64_t batch;
@@ -47,6 +45,8 @@ struct Shape {
 
 // 32 bits are enough for all of these: there are at most kMaximumBlocks of them.
 constexpr int64_t kMaximumBlocks = 0x7fffffff;
+// And for where an element of a block's tokens lies in them.
+constexpr int64_t kMaximumChannels = kMaximumBlocks / kChunkTokens;
 
 struct Plan {
   int32_t chunks;
@@ -62,6 +62,7 @@ struct Plan {
 };
 
 inline bool fits(const Shape& shape) {
+  if (shape.channels > kMaximumChannels) return false;
   const int64_t rows_per_batch = ceil_div(shape.channels, kRowChannels), chunks = ceil_div(shape.length, kChunkTokens);
   return rows_per_batch <= kMaximumBlocks / shape.batch && chunks <= kMaximumBlocks / (rows_per_batch * shape.batch);
 }
@@ -94,14 +95,14 @@ STORM_HD Task task_of(uint32_t ticket, const Plan& plan) {
 // Where a thread's tokens and channels lie in its block.
 struct Place {
   int warp;
-  int half;           // of the warp: 0 has the earlier tokens
+  int lane;
   int first_token;    // of kThreadTokens, counted from the chunk's first position
   int first_channel;  // of two, counted from the row's first channel
 };
 
 STORM_HD Place place_of(int thread) {
-  const int warp = thread / kWarpLanes, lane = thread % kWarpLanes, half = lane / kPairLanes;
-  return {warp, half, (warp * (kWarpLanes / kPairLanes) + half) * kThreadTokens, (lane % kPairLanes) * 2};
+  const int warp = static_cast<unsigned>(thread) / kWarpLanes, lane = static_cast<unsigned>(thread) % kWarpLanes;
+  return {warp, lane, warp * kThreadTokens, lane * 2};
 }
 
 // The workspace: the ticket counter, how many chunks of each row have retired, the rings. All zero at the start.

@@ -8,8 +8,8 @@ using namespace storm::conv;
 template <int kWidth>
 void run(const Arguments<float>& args) {
   const Grid grid = make_grid(args.shape);
-  for (int64_t block = 0; block < grid.blocks; ++block) {
-    for (int thread = 0; thread < kThreads; ++thread) {
+  for (uint32_t block = 0; block < grid.blocks; ++block) {
+    for (unsigned thread = 0; thread < kThreads; ++thread) {
       convolve_strip<float, kWidth>(args, strip_of(block, thread, grid));
     }
   }
@@ -20,17 +20,15 @@ void run(const Arguments<float>& args) {
 extern "C" void emulate_conv(int64_t batch, int64_t length, int64_t channels, int64_t width, int reverse,
                              const float* x, const float* weight, const float* bias, const float* initial_state,
                              float* y, float* final_state, int any_width) {
-  const void* const moved[] = {x, initial_state, y, final_state};
   const Arguments<float> args = {{batch, length, channels, width},
                                  reverse != 0,
-                                 storm::pairs_are_aligned<float>(channels, moved, 4),
                                  x,
                                  weight,
                                  bias,
                                  initial_state,
                                  y,
                                  final_state};
-  if (any_width != 0 || width > 4) {
+  if (any_width != 0 || !moves_pairs(args)) {
     run<0>(args);
   } else if (width == 2) {
     run<2>(args);

@@ -13,7 +13,7 @@ from storm_edge.plugins.selective_scan.op import INPUTS, SCHEMA
 
 HERE = Path(__file__).parent
 PLUGINS = HERE.parents[3] / "plugins"
-CHUNK = 128  # tokens, kChunkTokens in plan.h
+CHUNK, ROW = 64, 64  # tokens and channels of a block, kChunkTokens and kRowChannels in plan.h
 SOURCE_ORDER, BACKWARDS, SHUFFLED = 0, 1, 2
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -87,13 +87,34 @@ def test_any_number_of_states_equals_the_float64_loop(state, emulate, scan_input
         assert_close(got, expected, "float32")
 
 
-@pytest.mark.parametrize("channels", [1, 2, 31, 32, 64, 65])
+@pytest.mark.parametrize("channels", [1, 2, 31, 63, 64, 65, 130])
 def test_any_number_of_channels_and_batches_equals_the_float64_loop(
     channels, emulate, scan_inputs, scan_oracle, assert_close
 ):
     inputs = scan_inputs(3, CHUNK + 9, channels, 2)
     for got, expected in zip(emulate(inputs, False), scan_oracle(inputs, False), strict=False):
         assert_close(got, expected, "float32")
+
+
+@pytest.mark.parametrize("channels", [2, 64, 66, 130])
+@pytest.mark.parametrize("length", [1, 7, CHUNK, 3 * CHUNK + 9])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_moved_in_vectors_equals_the_float64_loop(
+    length, channels, reverse, emulate, scan_inputs, scan_oracle, assert_close
+):
+    inputs = scan_inputs(2, length, channels, 16)
+    for got, expected in zip(emulate(inputs, reverse), scan_oracle(inputs, reverse), strict=False):
+        assert_close(got, expected, "float32")
+
+
+def test_vectors_and_single_elements_give_the_same_bits(emulate, scan_inputs):
+    inputs = scan_inputs(1, 3 * CHUNK + 9, 66, 16)
+    y, final_state, _ = emulate(inputs, True)
+    odd = {name: array[..., :65] if array.shape[-1] == 66 else array for name, array in inputs.items()}
+    odd |= {name: inputs[name][..., :65, :] for name in ("A", "initial_state")}
+    got_y, got_state, _ = emulate(odd, True)
+    np.testing.assert_array_equal(got_y, y[..., :65])
+    np.testing.assert_array_equal(got_state, final_state[:, :65])
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -108,22 +129,24 @@ def test_rings_that_are_used_again_change_no_bit_however_many_blocks_run(workers
 
 @pytest.mark.parametrize(
     ("batch", "length", "channels", "state"),
-    [(1, 131_072, 7168, 16), (64, 131_072, 7168, 256), (1, 2**31 * 128 - 128, 32, 1), (2**31 - 1, 128, 32, 256)],
+    [(1, 131_072, 7168, 16), (64, 131_072, 7168, 256), (1, 2**31 * 64 - 64, 64, 1), (2**31 - 1, 64, 64, 256)],
 )
 def test_the_largest_sizes_overflow_no_index(batch, length, channels, state, library):
     numbers = (ctypes.c_int64 * 7)()
     assert library.plan_scan(*map(ctypes.c_int64, (batch, length, channels, state)), numbers)
     chunks, rows, slots, size, last_chunk, last_row, last_word = numbers
-    assert (chunks, rows) == (-(-length // CHUNK), batch * -(-channels // 32))
+    assert (chunks, rows) == (-(-length // CHUNK), batch * -(-channels // ROW))
     assert (last_chunk, last_row) == (chunks - 1, rows - 1)
-    of_a_slot = (1 + state) * 32
+    of_a_slot = (1 + state) * ROW
     assert last_word == ((rows - 1) * slots + (chunks - 1) % slots) * of_a_slot
     if chunks > 1:
         assert 0 <= size - 8 * rows * slots * of_a_slot - 4 * rows <= 512
 
 
-@pytest.mark.parametrize(("batch", "length", "channels"), [(1, 2**31 * 128, 32), (2**31, 128, 32), (64, 2**31, 7168)])
-def test_more_blocks_than_a_launch_can_have_are_refused(batch, length, channels, library):
+@pytest.mark.parametrize(
+    ("batch", "length", "channels"), [(1, 2**31 * 64, 64), (2**31, 64, 64), (64, 2**31, 7168), (1, 64, 2**25)]
+)
+def test_more_blocks_or_channels_than_a_launch_can_have_are_refused(batch, length, channels, library):
     numbers = (ctypes.c_int64 * 7)()
     assert not library.plan_scan(*map(ctypes.c_int64, (batch, length, channels, 16)), numbers)
 
@@ -140,6 +163,12 @@ def test_scanning_in_pieces_with_carried_states_equals_scanning_at_once(
     reverse, run, scan_inputs, assert_pieces_equal_whole
 ):
     assert_pieces_equal_whole(run, SCHEMA, scan_inputs(2, 300, 5, 16), (1, CHUNK, 290), reverse)
+
+
+@pytest.mark.parametrize(("least", "most"), [(-1, 3e-7), (-80, 6e-6)], ids=["near 0", "where the exponent is rounded"])
+def test_the_kernels_softplus_is_as_exact_as_float32(least, most, library):
+    library.softplus_error.restype = ctypes.c_double
+    assert library.softplus_error(ctypes.c_float(least)) < most
 
 
 def test_softplus_is_linear_above_20_and_never_overflows(assert_softplus_is_linear_above_20, run):
@@ -161,9 +190,9 @@ def threads(tmp_path_factory):
     program = tmp_path_factory.mktemp("threads") / "threads"
     compile_emulation(program, "-fsanitize=thread", "-g", source="threads.cpp")
 
-    def run(left_out):
+    def run(left_out, *kernel):
         result = subprocess.run(
-            [str(program), str(left_out)],
+            [str(program), str(left_out), *kernel],
             check=False,
             capture_output=True,
             text=True,
@@ -177,8 +206,9 @@ def threads(tmp_path_factory):
     return run
 
 
-def test_no_two_threads_of_a_block_meet_in_shared_memory_without_a_barrier_between_them(threads):
-    result = threads(0)
+@pytest.mark.parametrize("kernel", [[], ["16"]], ids=["any number of states", "16 states"])
+def test_no_two_threads_of_a_block_meet_in_shared_memory_without_a_barrier_between_them(kernel, threads):
+    result = threads(0, *kernel)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
