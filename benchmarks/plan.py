@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from storm_edge.runtime.config.presets import preset
-from storm_edge.runtime.config.sizes import TEXT_TOKENS
+from storm_edge.runtime.config.sizes import TEXT_TOKENS, WHOLE_TEMPORAL_BYTES, whole_frames
 from storm_edge.runtime.machine.hardware import Device
 from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.plan import PlanOptions, make_plan
@@ -34,12 +34,15 @@ HEAD = f"""# What {MODEL} needs and takes, before it is built
 Printed by `.venv/bin/python benchmarks/plan.py > docs/plan.md`; computed, not measured, so the machine does not matter.
 `storm plan {MODEL} --target orin --frames 128` prints one case with every stage.
 
-**Memory** is the sum of all weights, the KV cache, and the activations and workspace of every engine, because
-TensorRT keeps them while an engine is loaded. It assumes the operators' plugin (their ONNX function needs several
-times more for long clips), fused attention, whole clips in one scan, {TEXT_TOKENS} positions for question and answer,
-and the embedding table left on disk. Usable is {SHOWN:.0%} of the memory a product is named after, less
-{SYSTEM[True]} GiB on a Jetson without a desktop and {SYSTEM[False]} GiB elsewhere. No engine of ours has been weighed
-against this yet.
+**Memory** is the sum of all weights, the KV cache, what one stage hands to the next (the tokens of a clip, its visual
+tokens, the prompt's embeddings), and the activations and workspace of the largest engine: TensorRT's run in turn and
+share one block for them. Sessions of ONNX Runtime keep what they once took, so there they are added up. Clips whose
+activations would take more than {WHOLE_TEMPORAL_BYTES >> 30} GiB in fp32, of {MODEL} those above
+{whole_frames(preset(MODEL))} frames, go through the temporal encoder in chunks, so that only tokens grow; what it keeps
+to save time where there is room is not counted. The plan assumes the operators' plugin (their ONNX function needs
+several times more), fused attention, {TEXT_TOKENS} positions for question and answer, and the embedding table left on
+disk. Usable is {SHOWN:.0%} of the memory a product is named after, less {SYSTEM[True]} GiB on a Jetson without a
+desktop and {SYSTEM[False]} GiB elsewhere. No engine of ours has been weighed on a GPU against this yet.
 
 **Floor**: every operation takes the longer of its arithmetic at the data sheet's dense rate and its traffic at the
 data sheet's bandwidth. **Expected**: floor over an efficiency per stage. Video decoding comes on top. Jetsons are
@@ -131,13 +134,13 @@ def stages() -> list[str]:
     """One case by stage: AGX Orin 64GB, 16 bits, 128 frames."""
     where, options = target("orin"), PlanOptions(128, "fp16", "bf16")
     lines = ["", "### By stage: AGX Orin 64GB, fp16 and bf16", ""]
-    lines += ["| frames | stage | weights | activations | KV cache | floor | expected |", "|---" * 7 + "|"]
+    lines += ["| frames | stage | weights | activations | outputs | KV cache | floor | expected |", "|---" * 8 + "|"]
     for frames, sample in FRAMES:
         plan = make_plan(preset(MODEL), where, where.devices[-1], replace(options, frames=frames, sample=sample))
         for name, s in plan.stages.items():
             assert s.floor is not None
             assert s.expected is not None
-            held = [f"{x / 2**30:.2f} GiB" if x else "-" for x in (s.weights, s.activations, s.kv_cache)]
+            held = [f"{x / 2**30:.2f} GiB" if x else "-" for x in (s.weights, s.activations, s.outputs, s.kv_cache)]
             lines.append(f"| {frames} | {name} | {' | '.join(held)} | {s.floor:.3f} s | {s.expected:.3f} s |")
     return lines
 

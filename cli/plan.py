@@ -120,18 +120,18 @@ def table(model: str, plan: Plan) -> list[str]:
         f"the scan sees {plan.scan_tokens:,} tokens, the language model {plan.visual_tokens:,} of them;"
         f" KV cache for {plan.cache_length:,} positions of {plan.context:,}",
         "",
-        f"{'GiB':<10}{'weights':>9}{'activations':>13}{'KV cache':>10}{'workspace':>11}"
+        f"{'GiB':<10}{'weights':>9}{'activations':>13}{'outputs':>9}{'KV cache':>10}{'workspace':>11}"
         f"{'TFLOP':>10}{'GB moved':>10}{'floor':>11}{'expected':>11}",
     ]
     for name, s in plan.stages.items():
         held = (
-            (f"{x / 2**30:.2f}" for x in (s.weights, s.activations, s.kv_cache, s.workspace))
+            (f"{x / 2**30:.2f}" for x in (s.weights, s.activations, s.outputs, s.kv_cache, s.workspace))
             if s.weights
-            else ("", "", "", "")
+            else ("", "", "", "", "")
         )
-        w, a, k, c = held
+        w, a, o, k, c = held
         lines.append(
-            f"{name:<10}{w:>9}{a:>13}{k:>10}{c:>11}{s.flops / 1e12:>10.3g}{s.bytes / 1e9:>10.3g}"
+            f"{name:<10}{w:>9}{a:>13}{o:>9}{k:>10}{c:>11}{s.flops / 1e12:>10.3g}{s.bytes / 1e9:>10.3g}"
             f"{seconds(s.floor):>11}{seconds(s.expected):>11}"
         )
     return [*lines, "(decode: one token, with prefill's engine and cache)", ""]

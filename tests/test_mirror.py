@@ -56,6 +56,7 @@ COVERED_BY = {
     "export/build/tensorrt/compile_child.py": "export/build/tensorrt/test_compile.py",
     "export/build/tensorrt/compile_job.py": "export/build/tensorrt/test_compile.py",
     "export/build/goal.py": "export/build/tensorrt/test_build.py",
+    "export/build/tensorrt/engines.py": "export/build/tensorrt/test_build.py",
     "export/build/tensorrt/timing.py": "export/build/tensorrt/test_build.py",
     "export/build/tensorrt/versions.py": "export/build/tensorrt/test_build.py",
     "export/build/tensorrt/profiles.py": "export/build/tensorrt/test_build.py",

@@ -17,9 +17,9 @@ from typing import Protocol
 from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime.bundle.door import located
-from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord
+from storm_edge.runtime.bundle.engine import ENGINE_FILE, ENGINE_JSON, EngineRecord
 from storm_edge.runtime.bundle.hashes import Remembered
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, describe_file
+from storm_edge.runtime.bundle.manifest import Bundle, describe_file
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.runners import RUNNERS
@@ -108,8 +108,8 @@ def _with(record: EngineRecord, folder: Path, made: Made) -> EngineRecord:
 def _carried(bundle: Bundle, record: EngineRecord, folder: Path, progress: Progress) -> EngineRecord:
     """The record without what was compiled of it; its language model's files are in `folder` then."""
     old = f"engines/{record.name}/"
-    engines = {f"{old}{name}" for name in (ENGINE_JSON, *(f"{stage}.engine" for stage in STAGES))}
-    kept = {n: s for n, s in record.files.items() if n not in engines and not n.startswith(f"{old}{COMPILED}/")}
+    made_here = (f"{old}{ENGINE_JSON}", f"{old}{COMPILED}/")
+    kept = {n: s for n, s in record.files.items() if not n.startswith(made_here) and not n.endswith(ENGINE_FILE)}
     changed = Remembered(bundle.root).changed({n: s.sha256 for n, s in kept.items()}, progress)
     if changed is not None:
         raise EngineError(f"{bundle.root / changed} is damaged: delete {bundle.root / old} and prepare it again.")

@@ -69,13 +69,19 @@ def verified(
     record: EngineRecord,
     options: BuildOptions,
     progress: Progress,
-    graphs: Mapping[Stage, str] | None = None,
+    staged: str = "",
 ) -> EngineRecord:
-    """The record of an engine that was built, after running it; `graphs` are its files as long as they are staged.
+    """The record of an engine that was built, after running it; its own files are in the folder `staged` of the bundle
+    as long as they are not published.
 
     Raises ParityError where it fails and not `allow_mismatch`.
     """
-    running = record.model_copy(update={"state": "built", "graphs": dict(graphs or record.graphs)})
+    own = f"engines/{record.name}/"
+    here = {
+        kind: {k: f"{staged}/{f.removeprefix(own)}" if staged and f.startswith(own) else f for k, f in files.items()}
+        for kind, files in (("graphs", record.graphs), ("pieces", record.pieces))
+    }
+    running = record.model_copy(update={"state": "built", **here})
     on_cpu = all(RUNNERS[runner].device == "cpu" for runner in record.runners.values())
     with memory_limit(memory_needed(bundle)) if on_cpu else nullcontext():
         results = verify(bundle, running, threads=options.threads, progress=lambda clip: progress(f"verify {clip}"))

@@ -9,14 +9,13 @@ twice. See `export.passes.cut_temporal` for the pieces.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import TEMPORAL_CHUNK
 from storm_edge.runtime.sessions.base import Session
 from storm_edge.runtime.sessions.device import Device, Tensor
 
@@ -32,12 +31,6 @@ class Layer:
     mix: Session
 
 
-def chunk_frames(config: StormConfig) -> int:
-    """Frames of a chunk: whole groups of pooled frames, with some TEMPORAL_CHUNK tokens."""
-    k = config.reduction.temporal_pool
-    return k * max(1, TEMPORAL_CHUNK // (k * config.tokens_per_frame))
-
-
 class ChunkedTemporal:
     """All layers and the pooling, in pieces. Its device is that of the sessions."""
 
@@ -45,25 +38,55 @@ class ChunkedTemporal:
         self._layers, self._pool, self._config = layers, pool, config
         self.device: Device = pool.device
 
-    def run(self, tokens: Tensor, frames: int, room: Callable[[], int]) -> Tensor:
-        """Tokens (T, N, D), which are overwritten -> visual tokens (1, T / k, N / p, D).
+    def run(self, blocks: Sequence[Tensor], frames: int, room: Callable[[], int]) -> Tensor:
+        """Tokens (T, N, D) in blocks of whole groups of pooled frames -> visual tokens (1, T / k, N / p, D).
 
-        T is whole groups of pooled frames; `frames` are those of a chunk, and `room()` bytes may hold copies of x.
-        Raises EngineError.
+        What lies between two layers takes the place of the tokens, in their type. `frames` are those of a chunk, whole
+        groups too, and `room()` bytes may hold copies of x. Raises EngineError.
         """
-        length = len(tokens) * tokens.shape[1]
-        clip = self.device.reshape(tokens, (1, length, tokens.shape[2]))
-        step = frames * tokens.shape[1]
-        chunks = [clip[:, at : at + step] for at in range(0, length, step)]
-        pooled: list[Tensor] = []
+        chunks = [self._rows(block[at : at + frames]) for block in blocks for at in range(0, len(block), frames)]
+        groups = sum(map(len, blocks)) // self._config.reduction.temporal_pool
+        visual: Tensor | None = None
+        done = 0
         for layer in self._layers:
             for chunk, mixed in zip(chunks, self._sweep(layer, chunks, room()), strict=True):
-                if layer is self._layers[-1]:
-                    pooled.append(self._pool.run(tokens=mixed)["visual_tokens"])
-                else:
+                if layer is not self._layers[-1]:
                     self.device.write(chunk, mixed)
-        visual: Tensor = self.device.concatenate(pooled, axis=1)
+                    continue
+                pooled = self.pool(mixed)
+                if visual is None:
+                    visual = self.device.empty((1, groups, *pooled.shape[2:]), pooled.dtype)
+                end = done + pooled.shape[1]
+                self.device.write(visual[:, done:end], pooled)
+                done = end
+        assert visual is not None
         return visual
+
+    def start(self) -> list[Inputs]:
+        """The forward states in front of a clip, layer by layer."""
+        return [self._zeros("forward", np.float32) for _ in self._layers]
+
+    def advance(self, tokens: Tensor, states: list[Inputs]) -> tuple[Tensor, list[Inputs]]:
+        """Tokens (1, L, D) and the states in front of them -> what `pool` takes (1, L, D), and the states behind.
+
+        For an encoder that looks forward only. Raises EngineError.
+        """
+        behind = []
+        for layer, before in zip(self._layers, states, strict=True):
+            x = layer.enter.run(tokens=tokens)["x"]
+            found = layer.mix.run(tokens=tokens, x=x, **before)
+            tokens = found["mixed"]
+            behind.append(_carried(found))
+        return tokens, behind
+
+    def pool(self, mixed: Tensor) -> Tensor:
+        """Whole groups of frames (1, L, D) -> their visual tokens (1, groups, N / p, D)."""
+        return self._pool.run(tokens=mixed)["visual_tokens"]
+
+    def _rows(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, N, D) as (1, n * N, D), in place."""
+        rows: Tensor = self.device.reshape(tokens, (1, len(tokens) * tokens.shape[1], tokens.shape[2]))
+        return rows
 
     def _sweep(self, layer: Layer, chunks: list[Tensor], room: int) -> Iterator[Tensor]:
         """What a layer makes of every chunk (1, L, D), first to last; a chunk is not read again after its own."""

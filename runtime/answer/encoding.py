@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from storm_edge.runtime.answer.stages import ClipTokens, Encoders
+from storm_edge.runtime.answer.clip_tokens import ClipTokens
+from storm_edge.runtime.answer.stages import Encoders
 from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.sessions.device import Stopwatch
@@ -67,4 +68,4 @@ def _add(tokens: ClipTokens, encoders: Encoders, frames: npt.NDArray[np.uint8], 
         return
     new = encoders.vision(frames[moving]) if moving.any() else None  # (moving, N, D)
     for place in np.cumsum(moving) - 1:
-        tokens.add(tokens.tokens[-1:] if new is None or place < 0 else new[place : place + 1])
+        tokens.add(tokens.last() if new is None or place < 0 else new[place : place + 1])

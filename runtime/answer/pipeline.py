@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.answer.answer import Answer, AnswerStats
+from storm_edge.runtime.answer.budget import Budget
 from storm_edge.runtime.answer.conversation import Conversation, Turns
 from storm_edge.runtime.answer.encoding import encode_frames
 from storm_edge.runtime.answer.stages import Stages
@@ -77,8 +78,9 @@ class Pipeline:
             frames = DEFAULT_FRAMES
         with self.turns.held():
             sample = self._sampling(sample)
+            budget = Budget.of(self.bundle.config, self.stages, sample)
             if frames is not None:
-                self._check_budget(frames, sample)
+                budget.check(frames)
             batches = read_frames(
                 source,
                 size=self.bundle.config.vision.image_size,
@@ -92,7 +94,7 @@ class Pipeline:
                 batches = without_repeats(batches)
             # An iterable is its owner's code, and stays in the owner's thread.
             beside = isinstance(source, str | os.PathLike | np.ndarray)
-            return self._encode(batches, frames, sample, skip_still, beside=beside)
+            return self._encode(batches, frames, budget, skip_still, beside=beside)
 
     def encode(
         self,
@@ -107,10 +109,13 @@ class Pipeline:
         `frames` is how many will come, as far as that is known. Raises UsageError, VideoError, EngineError.
         """
         with self.turns.held():
-            return self._encode(iter(batches), frames, self._sampling(sample), skip_still, beside=False)
+            budget = Budget.of(self.bundle.config, self.stages, self._sampling(sample))
+            if frames is not None:
+                budget.check(frames)
+            return self._encode(iter(batches), frames, budget, skip_still, beside=False)
 
     def _encode(
-        self, batches: Iterator[FrameBatch], frames: int | None, sample: int, skip_still: int, *, beside: bool
+        self, batches: Iterator[FrameBatch], frames: int | None, budget: Budget, skip_still: int, *, beside: bool
     ) -> Video:
         stages = self.stages
         encoded = encode_frames(
@@ -119,11 +124,11 @@ class Pipeline:
             frames=frames,
             still=StillFrames(skip_still),
             beside=beside,
-            check=lambda count: self._check_budget(count, sample),
+            check=budget.check,
         )
         with Stopwatch(stages.temporal_encoder.device) as in_temporal:
-            visual = stages.temporal(encoded.tokens.whole_groups(), overwrite=True)  # (1, T / k, N / p, D)
-        rows = stages.rows(visual[:, ::sample], self.newline)
+            visual = stages.temporal_of(encoded.tokens)  # (1, T / k, N / p, D)
+        rows = stages.rows(visual[:, :: budget.sample], self.newline)
         # A GPU is waited for here, so that it has read the last frame while the next was decoded.
         seconds = {"vision": encoded.vision.seconds(), "temporal": in_temporal.seconds()}
         seconds = {"video decode": encoded.waited} | seconds
@@ -133,15 +138,6 @@ class Pipeline:
         if sample is not None and sample < 1:
             raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
         return sample or self.bundle.config.reduction.sample
-
-    def _check_budget(self, frames: int, sample: int) -> None:
-        config, capacity = self.bundle.config, self.stages.generator.capacity
-        needed = config.visual_tokens(frames, sample)
-        if needed >= capacity:
-            raise UsageError(
-                f"{frames} frames make {needed} visual tokens, the language model holds {capacity} with question and"
-                " answer: take fewer frames, or add temporal sampling (sample=2 halves the tokens)."
-            )
 
     def answer(self, video: Video, messages: list[Message], options: SamplingOptions) -> Answer:
         """Start answering a conversation about a video; the tokens are computed while the answer is iterated.

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from storm_edge.runtime.answer.clip_tokens import ClipTokens
+from storm_edge.runtime.answer.streaming import TemporalStream
 from storm_edge.runtime.answer.temporal import TemporalEncoder, load_temporal
 from storm_edge.runtime.bundle.engine import EngineRecord, build_again
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
@@ -40,30 +42,33 @@ class Encoders:
 
     def tokens(self, frames: int | None = None) -> ClipTokens:
         """Where the tokens of a clip are gathered, with room for `frames` from the start where that is known."""
-        return ClipTokens(self.vision_session.device, self.temporal_pool, frames)
+        return ClipTokens(self.vision_session.device, self.temporal_pool, frames, self.temporal_encoder.long)
 
     def vision(self, frames: NDArray[np.uint8]) -> Tensor:
         """Frames (T, H, W, 3) in host memory -> tokens (T, N, D), a batch at a time."""
         if len(frames) <= self.batch:
             return self.vision_session.run(frames=frames)["tokens"]
-        gathered = self.tokens(len(frames))
+        gathered = ClipTokens(self.vision_session.device, self.temporal_pool, len(frames))
         while gathered.count < len(frames):
             batch = frames[gathered.count : gathered.count + self.batch]
             gathered.add(self.vision_session.run(frames=batch)["tokens"])
-        return gathered.tokens
+        tokens: Tensor = gathered.blocks()[0][: len(frames)]
+        return tokens
 
-    def temporal(self, tokens: Tensor, *, overwrite: bool = False) -> Tensor:
-        """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k.
-
-        With `overwrite` a long clip's tokens may be lost, which saves a copy.
-        """
+    def temporal(self, tokens: Tensor) -> Tensor:
+        """Tokens (T, N, D) -> visual tokens (1, ceil(T / k), N / p, D); the last frame fills up the last group of k."""
         device = self.temporal_encoder.device
-        tokens = self._at(device, tokens)
-        if len(tokens) % self.temporal_pool:
-            filled = ClipTokens(device, self.temporal_pool, len(tokens))
-            filled.add(tokens)
-            tokens, overwrite = filled.whole_groups(), True
-        return self.temporal_encoder.run(tokens, overwrite=overwrite)
+        clip = ClipTokens(device, self.temporal_pool, len(tokens))
+        clip.add(self._at(device, tokens))
+        return self.temporal_encoder.run(clip.blocks())
+
+    def temporal_of(self, clip: ClipTokens) -> Tensor:
+        """The same of tokens that were gathered here, which are lost."""
+        return self.temporal_encoder.run([self._at(self.temporal_encoder.device, block) for block in clip.blocks()])
+
+    def stream(self) -> TemporalStream:
+        """The temporal encoder of a live video; raises UsageError where it looks backwards too, EngineError."""
+        return TemporalStream(self.temporal_encoder)
 
     def _at(self, device: Device, tensor: Tensor) -> Tensor:
         """A tensor of any stage where another takes it."""
@@ -103,42 +108,3 @@ class Stages(Encoders):
     def rows(self, visual: Tensor, newline: int | None) -> Tensor:
         """Visual tokens (1, F, n, D) as rows of a prompt (F * n, D), where the generator wants them."""
         return self.generator.visual_rows(self._at(self.generator.device, visual), newline)
-
-
-class ClipTokens:
-    """The tokens of a clip's frames (T, N, D), held once, in one piece."""
-
-    def __init__(self, device: Device, group: int, frames: int | None) -> None:
-        """`group` frames are pooled together; `frames` is how many will come, as far as that is known."""
-        self._device, self._group, self._expected = device, group, frames or 0
-        self._room: Tensor | None = None
-        self.count = 0
-
-    def add(self, tokens: Tensor) -> None:
-        """Take the tokens (n, N, D) of the next frames."""
-        end = self.count + len(tokens)
-        if self._room is None or end > len(self._room):
-            more = max(end, self._expected, 2 * self.count)
-            room: Tensor = self._device.empty((-(-more // self._group) * self._group, *tokens.shape[1:]), tokens.dtype)
-            if self._room is not None:
-                self._device.write(room[: self.count], self._room[: self.count])
-            self._room = room
-        self._device.write(self._room[self.count : end], tokens)
-        self.count = end
-
-    @property
-    def tokens(self) -> Tensor:
-        """What was added; raises ValueError where nothing was."""
-        if self._room is None:
-            raise ValueError("no frames were added")
-        tokens: Tensor = self._room[: self.count]
-        return tokens
-
-    def whole_groups(self) -> Tensor:
-        """The same with the last frame repeated until its group is full."""
-        last, full = self.tokens[-1:], -(-self.count // self._group) * self._group
-        assert self._room is not None
-        if full > self.count:
-            self._device.write(self._room[self.count : full], last)
-        groups: Tensor = self._room[:full]
-        return groups

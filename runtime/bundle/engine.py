@@ -25,6 +25,7 @@ from storm_edge.runtime.machine.targets import PRECISIONS
 from storm_edge.runtime.runners import RUNNERS, RunnerName
 
 ENGINE_JSON = "engine.json"
+ENGINE_FILE = ".engine"  # ends the names of TensorRT's
 ENGINE_SCHEMA = 3
 SIMULATED = "-simulated"  # ends the name of an engine that stands in for another
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -132,6 +133,7 @@ class EngineRecord(BaseModel):
     prepared_key: str = ""
     seal: str = ""  # see trust.py
     prepared_graphs: dict[Stage, str] = {}
+    prepared_pieces: dict[PieceName, str] = {}
     profiles: dict[Stage, list[dict[str, ProfileShapes]]] = {}  # in the engine's order
     plugin_sha256: str | None = None  # None: the scan is expanded into single steps
     layers: dict[Stage, FoundLayers] = {}

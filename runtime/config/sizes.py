@@ -19,6 +19,22 @@ STEP = 512
 WHOLE_TEMPORAL_BYTES = 1 << 30  # of activations; clips that would take more go through the temporal encoder in chunks
 TEMPORAL_CHUNK = 1024  # tokens of a clip that the temporal encoder takes at once, rounded to whole groups of frames
 
+# Arrays (tokens, channels) that the whole temporal encoder holds in float32: x, its gate, step sizes and outputs of
+# both scans.
+_WHOLE_ARRAYS = 6
+
+
+def whole_frames(config: StormConfig) -> int:
+    """The longest clip, in whole groups of pooled frames, that goes through the temporal encoder at once."""
+    k = config.reduction.temporal_pool
+    return WHOLE_TEMPORAL_BYTES // (k * config.tokens_per_frame * config.d_inner * 4 * _WHOLE_ARRAYS) * k
+
+
+def chunk_frames(config: StormConfig) -> int:
+    """Frames of a chunk of a longer one: whole groups of pooled frames, with some TEMPORAL_CHUNK tokens."""
+    k = config.reduction.temporal_pool
+    return k * max(1, TEMPORAL_CHUNK // (k * config.tokens_per_frame))
+
 
 def kv_length(config: StormConfig, frames: int, asked: int | None = None) -> int:
     """Positions of a KV cache of fixed length: `asked`, else a clip of so many frames and TEXT_TOKENS.

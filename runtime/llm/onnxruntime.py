@@ -21,9 +21,7 @@ from storm_edge.runtime.llm.kv_cache import KvCache
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
 from storm_edge.runtime.machine.packages import has_cuda, import_onnxruntime
 from storm_edge.runtime.sessions.device import HOST, Device, Memory, Tensor
-from storm_edge.runtime.sessions.onnxruntime import create_session
-
-_TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+from storm_edge.runtime.sessions.onnxruntime import FLOATS, create_session
 
 
 class OnnxRuntimeDecoder(StepwiseDecoder):
@@ -138,12 +136,12 @@ def _check_inputs(path: Path, config: LanguageConfig, found: dict[str, tuple[str
     for i in range(config.num_hidden_layers):
         expected |= {f"past_key_{i}": cache, f"past_value_{i}": cache}
     wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-    if wrong or kind not in _TYPES:
+    if wrong or kind not in FLOATS:
         raise BundleError(
             f"{path} is not the decoder that the bundle's configuration describes (input"
             f" {', '.join(wrong) or 'inputs_embeds: ' + kind}): export the bundle again."
         )
-    return _TYPES[kind]
+    return FLOATS[kind]
 
 
 def _line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import STEP, VISION_BATCH
+from storm_edge.runtime.config.sizes import STEP, VISION_BATCH, chunk_frames, whole_frames
 from storm_edge.runtime.plan.work import (
     Linear,
     activation_bytes,
@@ -55,39 +55,53 @@ def _weights(linears: list[Linear], rest: int, precision: str) -> float:
 
 
 def vision_activations(config: StormConfig, frames: int, precision: str) -> float:
-    """The widest moment of a layer at the largest batch: residual, and either Q, K, V and result or the MLP's middle.
+    """The widest moment of a layer at the largest batch, with what goes in and out.
 
-    And the tokens of the whole clip, its output: in batches, and joined for temporal.
+    That is the residual, and either Q, K, V and result or the MLP's middle.
     """
     v, act = config.vision, activation_bytes(precision)
     batch = min(VISION_BATCH, frames)
     widest = v.hidden_size + max(5 * v.hidden_size, 2 * v.intermediate_size)
-    run = batch * v.grid**2 * widest * act + batch * v.image_size**2 * 3
-    return run + 2 * clip_bytes(config, frames, precision)
+    given = v.image_size**2 * 3 + config.tokens_per_frame * config.llm.hidden_size * act
+    return float(batch * (v.grid**2 * widest * act + given))
 
 
-def temporal_activations(config: StormConfig, frames: int, precision: str) -> float:
-    """A layer's tensors over all tokens of the clip, and the graph's input buffer.
+def temporal_activations(config: StormConfig, frames: int, precision: str, *, pieces: bool) -> float:
+    """A layer's tensors over the tokens computed at once: of the clip, or, with `pieces`, of a chunk of a longer one.
 
-    Residual and norm, x, z and y of the first direction, and u, delta and y of the second.
+    Residual and norm, x, z and y of the first direction, and u, delta and y of the second. What else a long clip's
+    first sweep finds room to keep is not needed, and not counted.
     """
-    act, tokens = activation_bytes(precision), frames * config.tokens_per_frame
+    at_once = chunk_frames(config) if pieces and frames > whole_frames(config) else frames
     directions = 3 if config.temporal.bidirectional else 2
     layer = 2 * config.llm.hidden_size + (2 + 1 + directions) * config.d_inner
-    return float(tokens * layer * act) + clip_bytes(config, frames, precision)
+    return float(at_once * config.tokens_per_frame * layer * activation_bytes(precision))
 
 
 def prefill_activations(config: StormConfig, tokens: int, length: int, precision: str, chunk: int) -> float:
-    """A layer's tensors over `chunk` tokens, the mask over the cache, the prompt's embeddings, the logits."""
+    """A layer's tensors over `chunk` tokens, the mask over the cache, the logits."""
     m, act = config.llm, activation_bytes(precision)
     chunk = min(chunk, tokens)
     layer = 3 * m.hidden_size + max(2 * m.intermediate_size, 2 * m.num_attention_heads * m.head_dim)
-    return float(chunk * layer * act + chunk * length + tokens * m.hidden_size * act + m.vocab_size * 4)
+    return float(chunk * layer * act + chunk * length + m.vocab_size * 4)
 
 
-def clip_bytes(config: StormConfig, frames: int, precision: str) -> float:
-    """The visual tokens of a clip before they are pooled."""
-    return float(frames * config.tokens_per_frame * config.llm.hidden_size * activation_bytes(precision))
+def prompt_bytes(config: StormConfig, tokens: int, precision: str) -> float:
+    """The embeddings of a prompt."""
+    return float(tokens * config.llm.hidden_size * activation_bytes(precision))
+
+
+def clip_bytes(config: StormConfig, frames: int, precision: str, *, pieces: bool) -> float:
+    """The tokens of a clip before they are pooled, held once; of a long one, with `pieces`, in the model's own type."""
+    narrow = pieces and frames > whole_frames(config) and config.dtype != "float32"
+    size = min(activation_bytes(precision), 2 if narrow else 4)
+    return float(frames * config.tokens_per_frame * config.llm.hidden_size * size)
+
+
+def visual_bytes(config: StormConfig, frames: int, precision: str) -> float:
+    """The same after pooling."""
+    tokens = frames // config.reduction.temporal_pool * config.pooled_tokens_per_frame
+    return prompt_bytes(config, tokens, precision)
 
 
 def scan_workspace(config: StormConfig) -> float:

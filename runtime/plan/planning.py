@@ -42,10 +42,15 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage, in bytes, FLOPs and seconds; for decode, of one token. Times are None where no rate is published."""
+    """One stage, in bytes, FLOPs and seconds; for decode, of one token. Times are None where no rate is published.
+
+    `activations` and `workspace` are wanted while it runs, `outputs` until what follows has read them; prefill's are
+    the prompt's embeddings.
+    """
 
     weights: float
     activations: float
+    outputs: float
     kv_cache: float
     workspace: float
     flops: float
@@ -59,7 +64,8 @@ class Plan:
     """Stages by name, and what they add up to. Memory in bytes; `usable` is None where no device was given.
 
     `longer` is what LONGER more positions of the KV cache take: bytes, and seconds of every token, None where no rate
-    is published.
+    is published. `sharing` are the stages that run in turn in one block of memory: TensorRT's engines, while each
+    session of ONNX Runtime keeps what it once took.
     """
 
     target: str
@@ -72,11 +78,15 @@ class Plan:
     stages: dict[str, StagePlan]
     usable: float | None
     longer: tuple[float, float | None]
+    sharing: tuple[str, ...]
 
     @property
     def peak(self) -> float:
-        """All weights, the KV cache, and every engine's activations and workspace: TensorRT keeps them while loaded."""
-        return sum(s.weights + s.kv_cache + s.activations + s.workspace for s in self.stages.values())
+        """All weights and outputs, the KV cache, and activations with workspace: once for the stages that share it."""
+        kept = sum(s.weights + s.kv_cache + s.outputs for s in self.stages.values())
+        scratch = {name: s.activations + s.workspace for name, s in self.stages.items()}
+        shared = max((scratch.pop(name) for name in self.sharing), default=0.0)
+        return kept + shared + sum(scratch.values())
 
     @property
     def fits_memory(self) -> bool:
@@ -144,6 +154,9 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     tokens = visual + TEXT_TOKENS
     # An engine of TensorRT reads all of its buffer for every token; ONNX Runtime's grows with the conversation.
     pinned = RUNNERS[where.llm_runners[0]].compiles and not options.llm
+    encoders = RUNNERS[where.runner]
+    pieces = bool(encoders.piece)
+    sharing = ("vision", "temporal", *(["prefill"] if pinned else [])) if encoders.compiles else ()
     context = config.llm.max_position_embeddings
     length = kv_length(config, frames) if pinned else memory.grown_length(tokens, context)
     chunk = PAGED_CHUNK if options.llm else TENSORRT_LARGEST_CHUNK if pinned else CHUNK
@@ -158,7 +171,7 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     def stage(name: str, work: list[Work], **held: float) -> StagePlan:
         floor = floor_seconds(work, device) if device and device.rates else None
         return StagePlan(
-            **{"weights": 0.0, "activations": 0.0, "kv_cache": 0.0, "workspace": 0.0} | held,
+            **{"weights": 0.0, "activations": 0.0, "outputs": 0.0, "kv_cache": 0.0, "workspace": 0.0} | held,
             flops=sum(w.flops for w in work),
             bytes=sum(w.bytes for w in work),
             floor=floor,
@@ -171,13 +184,15 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
             vision_work(config, frames, p),
             weights=memory.vision_weights(config, p),
             activations=memory.vision_activations(config, frames, p),
+            outputs=memory.clip_bytes(config, frames, p, pieces=pieces),
             workspace=memory.TACTICS,
         ),
         "temporal": stage(
             "temporal",
-            temporal_work(config, frames, p),
+            temporal_work(config, frames, p, pieces=pieces),
             weights=memory.temporal_weights(config, p),
-            activations=memory.temporal_activations(config, frames, p),
+            activations=memory.temporal_activations(config, frames, p, pieces=pieces),
+            outputs=memory.visual_bytes(config, frames, p),
             workspace=memory.TACTICS + memory.scan_workspace(config),
         ),
         "prefill": stage(
@@ -185,6 +200,7 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
             shared(prefill_work(config, tokens, q, chunk)),
             weights=memory.llm_weights(config, q) / options.tp + (memory.embedding(config) if options.llm else 0),
             activations=memory.prefill_activations(config, tokens, length, q, chunk),
+            outputs=memory.prompt_bytes(config, tokens, q),
             kv_cache=kv_bytes(config, length, q) / options.tp,
             workspace=memory.llm_workspace(config, q),
         ),
@@ -195,7 +211,7 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     scanned = frames * config.tokens_per_frame
     more = stage("decode", shared([Work("attention", 0, kv_bytes(config, LONGER, q), q)]))
     longer = more.bytes, more.expected
-    return Plan(where.name, device, options, scanned, visual, length, context, stages, usable, longer)
+    return Plan(where.name, device, options, scanned, visual, length, context, stages, usable, longer, sharing)
 
 
 def reduced(config: StormConfig, options: PlanOptions) -> StormConfig:

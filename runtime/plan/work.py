@@ -8,10 +8,10 @@ own arithmetic runs beside the tensor cores and is bound by its traffic, so only
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import VISION_BATCH
+from storm_edge.runtime.config.sizes import VISION_BATCH, chunk_frames, whole_frames
 
 INT4_BLOCK = 128  # weights that share a 16-bit scale
 
@@ -111,11 +111,17 @@ def vision_work(config: StormConfig, frames: int, precision: str) -> list[Work]:
     return work
 
 
-def temporal_work(config: StormConfig, frames: int, precision: str) -> list[Work]:
-    """All Mamba layers over the tokens of all frames: the scan sees every one of them, whatever is pooled later."""
+def temporal_work(config: StormConfig, frames: int, precision: str, *, pieces: bool = False) -> list[Work]:
+    """All Mamba layers over the tokens of all frames: the scan sees every one of them, whatever is pooled later.
+
+    With `pieces` long clips go through in chunks, with a sweep before for the backward direction's states.
+    """
     t, act = config.temporal, activation_bytes(precision)
     tokens = frames * config.tokens_per_frame
-    work = [_linear("projections", x, tokens, 1, precision) for x in temporal_linears(config)]
+    long = pieces and frames > whole_frames(config)
+    runs = math.ceil(frames / chunk_frames(config)) if long else 1
+    linears = temporal_linears(config)
+    work = [_linear("projections", x, tokens, runs, precision) for x in linears]
     both = t.num_layers * (2 if t.bidirectional else 1)
     # Convolution: x in, u out. Scan: u, delta and z in, y out; B and C are small.
     work.append(Work("convolution", 0, 2.0 * both * tokens * config.d_inner * act, _floating(precision)))
@@ -123,6 +129,11 @@ def temporal_work(config: StormConfig, frames: int, precision: str) -> list[Work
     # Splitting x and z, adding the directions, the norm, the residual sum.
     traffic = t.num_layers * tokens * (7.0 * config.d_inner + 5.0 * config.llm.hidden_size)
     work.append(Work("norms and sums", 0, traffic * act, _floating(precision)))
+    if long and t.bidirectional:
+        again = [replace(x, count=t.num_layers) for x in linears[-2:]]  # x_proj and dt_proj of one direction
+        work += [_linear("states before chunks", x, tokens, runs, precision) for x in again]
+        moved = 6.0 * t.num_layers * tokens * config.d_inner * act
+        work.append(Work("states before chunks", 0, moved, _floating(precision)))
     return work
 
 

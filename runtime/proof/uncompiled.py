@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from storm_edge.runtime.answer.clip_tokens import ClipTokens
+from storm_edge.runtime.answer.temporal import open_pieces
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord
-from storm_edge.runtime.bundle.engine_graphs import engine_graph
+from storm_edge.runtime.bundle.engine_graphs import engine_graph, engine_piece
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.bundle.reference import read_clip
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.onnxruntime import open_generator
-from storm_edge.runtime.proof.verify import LIMITS, LLM_LIMITS, check_decoder, compare, label_of, prompt_rows
+from storm_edge.runtime.proof.verify import IN_CHUNKS, LIMITS, LLM_LIMITS, check_decoder, compare, label_of, prompt_rows
 from storm_edge.runtime.runners import RUNNERS
 from storm_edge.runtime.sessions.device import HOST
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -71,6 +75,21 @@ def _check_encoder(
         source = clip[given] if stage == "vision" else clip[given][None].astype(dtype)
         ours = session.run(**{given: source})[expected]
         checks.results.extend(compare(label_of(name), stage, ours, clip[expected], LIMITS[record.precision]))
+        if stage == "temporal" and record.pieces:
+            ours = _in_pieces(bundle, record, source[0], threads)
+            checks.results.extend(compare(label_of(name), IN_CHUNKS, ours, clip[expected], LIMITS[record.precision]))
+
+
+def _in_pieces(bundle: Bundle, record: EngineRecord, tokens: NDArray[Any], threads: int | None) -> NDArray[Any]:
+    """Visual tokens (1, F, n, D) of tokens (T, N, D) that go through the pieces of the graph a group at a time."""
+    literal = record.precision in ("int8", "fp8")
+    k = bundle.config.reduction.temporal_pool
+    pieces = open_pieces(
+        bundle, record, lambda name: OnnxRuntimeSession(engine_piece(bundle, record, name), threads, literal=literal)
+    )
+    clip = ClipTokens(HOST, k, len(tokens))
+    clip.add(tokens)
+    return HOST.host(pieces.run(clip.blocks(), k, lambda: 0))
 
 
 def _check_language_model(bundle: Bundle, record: EngineRecord, checks: PreparedChecks, threads: int | None) -> None:

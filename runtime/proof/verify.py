@@ -51,6 +51,7 @@ LIMITS: dict[str, Limits] = {
     # measures 0.9965, 0.013 and 0.13.
     "fp8": Limits(cosine=0.995, norm_ratio=2e-2, error=0.2, tokens=0.95, tie=0.1),
 }
+IN_CHUNKS = "temporal in chunks"
 # Two ways through one fp32 graph.
 _SAME = Limits(cosine=0.999999, norm_ratio=1e-5, error=1e-5, tokens=1.0)
 # The same for the language model.
@@ -118,9 +119,9 @@ def _check_chunks(stages: Stages, group: int, label: str, clip: Clip, record: En
     """The pieces of the temporal encoder against the whole of it, on a clip of four chunks of one group of frames."""
     tokens = np.resize(clip["tokens"], (4 * group, *clip["tokens"].shape[1:]))
     whole = stages.device.host(stages.temporal(tokens))
-    chunks = stages.device.host(stages.temporal_encoder.in_chunks(tokens, group))
+    chunks = stages.device.host(stages.temporal_encoder.in_chunks([stages.temporal_encoder.device.put(tokens)], group))
     limits = _SAME if record.precision == "fp32" else LIMITS[record.precision]
-    yield from compare(label, "temporal in chunks", chunks, whole, limits)
+    yield from compare(label, IN_CHUNKS, chunks, whole, limits)
 
 
 def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:

@@ -94,9 +94,14 @@ class CudaDevice:
             return graph if done else None
 
     def write(self, target: Tensor, source: Tensor) -> None:
-        """Copy into a CuPy array."""
+        """Copy into a CuPy array; between bfloat16, which are bits here, and floats as numbers."""
         with self:
-            self.put(target)[...] = self.put(source)
+            into, array = self.put(target), self.put(source)
+            if into.dtype == "uint16":
+                array = to_bfloat16_bits(array)
+            elif array.dtype == "uint16":
+                array = from_bfloat16_bits(array)
+            into[...] = array
 
     def concatenate(self, tensors: Iterable[Tensor], axis: int = 0) -> Any:
         """CuPy arrays in one."""
@@ -114,6 +119,8 @@ class CudaDevice:
             array = self.put(tensor)
             if dtype == "bfloat16":
                 array = to_bfloat16_bits(array)
+            elif array.dtype == "uint16":
+                array = from_bfloat16_bits(array)
             return self.cupy.ascontiguousarray(array, None if dtype == "bfloat16" else dtype)
 
     def argmax(self, tensor: Tensor) -> int | None:
@@ -138,6 +145,11 @@ class CudaDevice:
         with self:
             end.synchronize()
             return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1000
+
+    def free_bytes(self) -> int:
+        """What the driver has left, and what CuPy keeps for the next that asks."""
+        with self:
+            return self._free_bytes() + int(self.cupy.get_default_memory_pool().free_bytes())
 
     def watch_memory(self) -> None:
         """Note what anybody has taken from the GPU since it was opened, without what the driver keeps."""

@@ -13,8 +13,11 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
+import ml_dtypes  # noqa: F401 - numpy knows bfloat16 once this has registered it
 import numpy as np
 from numpy.typing import NDArray
+
+from storm_edge.runtime.machine.memory import available_bytes
 
 HostArray = NDArray[Any]
 Memory = Literal["cpu", "cuda"]
@@ -55,7 +58,7 @@ class Device(Protocol):
         """A tensor of host memory or of this device, in host memory, after all work before it is done."""
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
-        """A new tensor; what is in it is unknown."""
+        """A new tensor, of "bfloat16" too; what is in it is unknown."""
 
     def write(self, target: Tensor, source: Tensor) -> None:
         """Copy `source`, of host memory or of this device, into `target`; broadcast and converted to its type."""
@@ -74,6 +77,9 @@ class Device(Protocol):
 
     def seconds(self, begin: Any, end: Any) -> float:
         """Seconds between two marks, once the work before them is done; waits for it."""
+
+    def free_bytes(self) -> int:
+        """How much of this device's memory could be taken now."""
 
     def watch_memory(self) -> None:
         """Look how much of a GPU's memory is taken, for `machine.memory.peak_device_bytes`.
@@ -151,6 +157,10 @@ class HostDevice:
     def seconds(self, begin: float, end: float) -> float:
         """Seconds between two marks."""
         return end - begin
+
+    def free_bytes(self) -> int:
+        """What the system could give without swapping."""
+        return available_bytes()
 
     def watch_memory(self) -> None:
         """Nothing: the system keeps the mark of the process's own memory."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from storm_edge.export.build.tensorrt.profiles import piece_profile
+from storm_edge.runtime.bundle.contract import piece_contract
 from storm_edge.runtime.bundle.engine import EngineRecord, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.machine import memory, tensorrt_plugin
@@ -55,11 +57,15 @@ Engines = Callable[..., tuple[Bundle, EngineRecord]]
 
 @pytest.fixture
 def engines(bundle: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Engines:
-    """Makes a bundle with an engine of the fake TensorRT: its runners by stage, and the profiles of its decoder."""
+    """Makes a bundle with an engine of the fake TensorRT: runners by stage, the decoder's profiles, and whether its
+    temporal encoder has pieces.
+    """
     monkeypatch.setattr(tensorrt, "find_library", lambda kind: None)
     monkeypatch.setattr(memory, "_device_peak", 0)
 
-    def make(two_profiles: bool = False, least: int = 2, **runners: str) -> tuple[Bundle, EngineRecord]:
+    def make(
+        two_profiles: bool = False, least: int = 2, pieces: bool = False, **runners: str
+    ) -> tuple[Bundle, EngineRecord]:
         opened = Bundle.open(copy_of(bundle))
         record = read_engine(opened, "cpu-fp32")
         config = opened.config
@@ -85,8 +91,16 @@ def engines(bundle: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.M
                 graph = opened.path(opened.manifest.graphs[stage].file)
                 fake_tensorrt.write_engine(path, graph, profiles[stage], fixed if stage == "decoder" else None)
                 graphs[stage] = str(path.relative_to(opened.root))
+        cut = {}
+        for name, graph in record.pieces.items() if pieces else ():
+            path = opened.root / "engines" / f"temporal.{name}.engine"
+            sizes = {key: list(shapes.model_dump().values()) for key, shapes in piece_profile(config, name).items()}
+            takes = {spec.name for spec in piece_contract(config, "float32", name)[0]}
+            fake_tensorrt.write_engine(path, opened.path(graph), [{k: v for k, v in sizes.items() if k in takes}])
+            cut[name] = str(path.relative_to(opened.root))
         update = {
             "graphs": graphs,
+            "pieces": cut,
             "runners": dict.fromkeys(STAGES, "tensorrt") | runners,
             "versions": {"tensorrt": fake_tensorrt.VERSION},
             "max_length": LENGTH,

@@ -331,6 +331,9 @@ def cupy_of(gpu: Gpu) -> ModuleType:
         ascontiguousarray=ascontiguousarray,
         concatenate=concatenate,
         cuda=cuda,
+        get_default_memory_pool=lambda: SimpleNamespace(
+            free_bytes=lambda: sum(block.size for stream in gpu.streams.values() for block in stream.arena)
+        ),
     )
     return module
 

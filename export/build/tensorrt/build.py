@@ -27,25 +27,21 @@ from storm_edge.export.build.publish import (
     verified,
     write,
 )
-from storm_edge.export.build.tensorrt.compile import compile_graph
-from storm_edge.export.build.tensorrt.compile_job import CompileJob
-from storm_edge.export.build.tensorrt.memory import builder_limits
+from storm_edge.export.build.tensorrt.engines import compiled_engines, layers_of
 from storm_edge.export.build.tensorrt.plugin import plugin_for
-from storm_edge.export.build.tensorrt.timing import timing_cache
+from storm_edge.export.build.tensorrt.profiles import of_short_clips
 from storm_edge.export.build.tensorrt.versions import abilities
-from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, FoundLayers, read_engine
-from storm_edge.runtime.bundle.engine_graphs import engine_graph
-from storm_edge.runtime.bundle.manifest import STAGES, Bundle, Stage, describe_file
+from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, read_engine
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle, describe_file
 from storm_edge.runtime.bundle.publish import publish_folder, publish_text
 from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import is_ours, sealed
-from storm_edge.runtime.config.sizes import kv_length
+from storm_edge.runtime.config.sizes import kv_length, whole_frames
 from storm_edge.runtime.errors import BuildError, StormError, TargetError
 from storm_edge.runtime.machine.memory import memory_limit
 from storm_edge.runtime.machine.packages import require_package
 from storm_edge.runtime.proof.uncompiled import verify_prepared
 from storm_edge.runtime.proof.verify import memory_needed
-from storm_edge.runtime.runners import RUNNERS
 
 
 def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: None) -> EngineRecord:
@@ -84,7 +80,8 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         return found
     progress("prepare")
     try:
-        from storm_edge.export.build.prepare import prepare  # onnx, which a device need not have
+        from storm_edge.export.build.pieces import temporal_pieces  # onnx, which a device need not have
+        from storm_edge.export.build.prepare import prepare
     except ImportError as e:
         workstation = _device_command(bundle, goal, replace(options, workspace_gib=None)) + _for_version(goal)
         raise BuildError(
@@ -94,10 +91,28 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         ) from e
 
     graphs, files = prepare(bundle, goal)
+    pieces: dict[str, str] = {}
+    shapes = dict(goal.profiles)
+    if "temporal" in graphs and options.max_frames > whole_frames(bundle.config):
+        pieces, cut = temporal_pieces(bundle, goal.name, graphs["temporal"])
+        files |= cut
+        if pieces:
+            shapes["temporal"] = of_short_clips(shapes["temporal"], bundle.config)
     length = kv_length(bundle.config, options.max_frames, options.max_length) if "decoder" in goal.graphs else None
-    more = {"key": key, "max_length": length or options.max_length, "tp": options.tp, "profiles": goal.profiles}
-    more["wide_softmax"] = options.wide_softmax
-    record = new_record(bundle, goal, "prepared", graphs, files, {"tensorrt": goal.version}, **more)
+    record = new_record(
+        bundle,
+        goal,
+        "prepared",
+        graphs,
+        files,
+        {"tensorrt": goal.version},
+        key=key,
+        pieces=pieces,
+        max_length=length or options.max_length,
+        tp=options.tp,
+        profiles=shapes,
+        wide_softmax=options.wide_softmax,
+    )
     progress("verify the prepared graphs in ONNX Runtime")
     with memory_limit(memory_needed(bundle)):
         checks = verify_prepared(bundle, record, threads=options.threads)
@@ -128,36 +143,32 @@ def _compile(
         return _verify_compiled(bundle, found, options, progress)
     with publish_folder(bundle.root, f"engines/{prepared.name}") as folder:
         prepared = language.placed(bundle, goal, prepared, folder, progress)
-        by_tensorrt = [stage for stage in goal.graphs if RUNNERS[prepared.runners[stage]].compiles]
-        seconds: dict[Stage, float] = {}
-        layers: dict[Stage, FoundLayers] = {}
-        peak, version = 0, installed
-        for stage in by_tensorrt:
-            result = compile_graph(_job(bundle, prepared, stage, folder, plugin, goal), progress)
-            seconds[stage], peak, version = result.seconds, max(peak, result.peak_memory_bytes), result.version
-            layers[stage] = result.layers
-        names: dict[Stage, str] = {stage: f"engines/{prepared.name}/{stage}.engine" for stage in by_tensorrt}
+        compiled = compiled_engines(bundle, prepared, folder, plugin, goal, progress)
+        graphs = {job.stage: job.file for job in compiled if not job.piece}
+        pieces = {job.piece: job.file for job in compiled if job.piece}
+        version = compiled[-1].result.version if compiled else installed
         record = prepared.model_copy(
             update={
                 "state": "compiled",
                 "key": key,
                 "sms": list(goal.sms),
-                "graphs": prepared.graphs | names,
-                "files": prepared.files | {name: describe_file(folder / Path(name).name) for name in names.values()},
+                "graphs": prepared.graphs | graphs,
+                "pieces": prepared.pieces | pieces,
+                "files": prepared.files | {job.file: describe_file(folder / Path(job.file).name) for job in compiled},
                 "versions": prepared.versions | versions | {"tensorrt": version},
                 "plugin_sha256": _sha256(plugin),
-                "layers": layers,
+                "layers": {stage: layers_of(compiled, stage) for stage in graphs},
                 "prepared_key": prepared.key,
                 "prepared_graphs": prepared.graphs,
-                "build_seconds": seconds,
-                "peak_memory_bytes": peak,
+                "prepared_pieces": prepared.pieces,
+                "build_seconds": {s: sum(job.result.seconds for job in compiled if job.stage == s) for s in graphs},
+                "peak_memory_bytes": max((job.result.peak_memory_bytes for job in compiled), default=0),
             }
         )
         record = language.compiled(bundle, goal, record, folder, progress)
         if goal.here and set(record.graphs) == set(STAGES):  # a part of a model cannot be run
-            own, staged = f"engines/{record.name}/", folder.relative_to(bundle.root.absolute()).as_posix()
-            here = {s: f"{staged}/{g.removeprefix(own)}" if g.startswith(own) else g for s, g in record.graphs.items()}
-            record = verified(bundle, record, options, progress, here)
+            staged = folder.relative_to(bundle.root.absolute()).as_posix()
+            record = verified(bundle, record, options, progress, staged)
         return write(folder, record)
 
 
@@ -166,24 +177,6 @@ def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions,
     record = sealed(verified(bundle, found, options, progress))
     publish_text(bundle.root, f"engines/{record.name}/{ENGINE_JSON}", to_json(record))
     return record
-
-
-def _job(
-    bundle: Bundle, record: EngineRecord, stage: Stage, folder: Path, plugin: Path | None, goal: Goal
-) -> CompileJob:
-    workspace, tactics = builder_limits(goal.machine, goal.where.integrated, goal.options.workspace_gib)
-    return CompileJob(
-        package=RUNNERS[goal.runner].package,
-        graph=str(engine_graph(bundle, record, stage)),
-        engine=str(folder / f"{stage}.engine"),
-        profiles=record.profiles[stage],
-        plugins=[str(plugin)] if plugin and stage == "temporal" else [],
-        compute_capabilities=list(goal.options.sms),
-        workspace_bytes=workspace,
-        tactic_bytes=tactics,
-        # Timings of a GPU that is not here are not to be had.
-        timing_cache=str(timing_cache(goal)) if goal.here else None,
-    )
 
 
 def _device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
@@ -217,4 +210,5 @@ def _prepared_before(bundle: Bundle, name: str, key: str) -> EngineRecord | None
     if found.prepared_key != key:
         return None
     earlier = {"state": "prepared", "key": key, "graphs": found.prepared_graphs, "sms": []}
+    earlier |= {"pieces": found.prepared_pieces}
     return found.model_copy(update=earlier | {"verified": False, "verification": []})

@@ -15,7 +15,8 @@ class CompileJob(BaseModel):
     """What to compile. `compute_capabilities`: SMs (89 for 8.9) of GPUs that are not there; none: of this one.
 
     `profiles` are the optimization profiles in the engine's order, each by input; `workspace_bytes` limits the scratch
-    memory of a kernel, `tactic_bytes` what the builder takes in all while it times them.
+    memory of a kernel, `tactic_bytes` what the builder takes in all while it times them. `captured`: runs of the engine
+    become CUDA graphs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +30,7 @@ class CompileJob(BaseModel):
     workspace_bytes: int | None = None
     tactic_bytes: int | None = None
     timing_cache: str | None = None
+    captured: bool = False
 
 
 class CompileResult(BaseModel):

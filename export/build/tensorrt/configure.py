@@ -16,6 +16,10 @@ def configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
     config = builder.create_builder_config()
     # The engine inspector tells plugins and fused attention from the rest by it; it changes no kernel.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # Of TensorRT for RTX, whose engines may else take memory of their own while they run, which ends a capture.
+    own_memory = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if job.captured and own_memory is not None:
+        config.set_flag(own_memory)
     if job.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
     if job.tactic_bytes is not None:

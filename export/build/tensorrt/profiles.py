@@ -5,7 +5,15 @@ from __future__ import annotations
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.runtime.bundle.engine import ProfileShapes
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
-from storm_edge.runtime.config.sizes import TENSORRT_CHUNK, TENSORRT_LARGEST_CHUNK, VISION_BATCH, kv_length
+from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.config.sizes import (
+    TENSORRT_CHUNK,
+    TENSORRT_LARGEST_CHUNK,
+    VISION_BATCH,
+    chunk_frames,
+    kv_length,
+    whole_frames,
+)
 from storm_edge.runtime.errors import UsageError
 
 Profile = dict[str, ProfileShapes]  # by input
@@ -52,6 +60,30 @@ def profiles(bundle: Bundle, options: BuildOptions, shaped_later: bool = False) 
     }
     _require_usable({stage: found[-1] for stage, found in chosen.items()}, k)
     return chosen
+
+
+def of_short_clips(found: list[Profile], config: StormConfig) -> list[Profile]:
+    """The temporal encoder's profiles without the clips that go through its pieces."""
+    most = max(whole_frames(config), config.reduction.temporal_pool)
+
+    def clamped(shapes: ProfileShapes) -> ProfileShapes:
+        return ProfileShapes(**{k: [s[0], min(s[1], most), *s[2:]] for k, s in shapes.model_dump().items()})
+
+    return [{name: clamped(shapes) for name, shapes in profile.items()} for profile in found]
+
+
+def piece_profile(config: StormConfig, name: str) -> Profile:
+    """The profile of a piece of the temporal encoder: chunks of one size, and whatever is left of a clip at its end.
+
+    A clip that grows frame by frame, and is pooled when a group is full, fits too.
+    """
+    n, longest = config.tokens_per_frame, chunk_frames(config)
+    least = config.reduction.temporal_pool if name == "pool" else 1
+
+    def tokens(width: int) -> ProfileShapes:
+        return ProfileShapes(min=[1, least * n, width], opt=[1, longest * n, width], max=[1, longest * n, width])
+
+    return {"tokens": tokens(config.llm.hidden_size), "x": tokens(config.d_inner)}
 
 
 def _tokens(least: int, usual: int, most: int, width: int) -> Profile:

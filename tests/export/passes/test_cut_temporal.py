@@ -51,7 +51,7 @@ def test_a_clip_in_chunks_gives_the_visual_tokens_of_the_whole_to_the_last_bit(
     tokens = np.random.default_rng(0).normal(size=(7 * k, config.tokens_per_frame, 128)).astype(np.float32)
     whole = OnnxRuntimeSession(tmp_path / "temporal.onnx", 1).run(tokens=tokens[None])["visual_tokens"]
     for frames in (k, 2 * k, 3 * k, 7 * k, 9 * k):
-        ours = encoder.run(tokens.copy(), frames, lambda: room)
+        ours = encoder.run([tokens.copy()], frames, lambda: room)
         np.testing.assert_array_equal(ours, whole, err_msg=f"{frames} frames a chunk")
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from storm_edge.runtime.config.presets import preset
+from storm_edge.runtime.config.sizes import whole_frames
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine import targets
 from storm_edge.runtime.machine.targets import TARGETS, target
@@ -27,20 +28,46 @@ def test_storm_7b_in_16_bits_fits_agx_orin_and_not_an_orin_nano() -> None:
     assert not make_plan(SEVEN, ORIN, device_of(ORIN, 8), HALF).fits
 
 
-def test_the_peak_is_the_sum_of_what_the_stages_hold() -> None:
+def test_the_peak_counts_the_block_that_engines_share_once() -> None:
     plan = make_plan(SEVEN, ORIN, None, HALF)
-    held = sum(s.weights + s.activations + s.kv_cache + s.workspace for s in plan.stages.values())
-    assert plan.peak == held
+    kept = sum(s.weights + s.outputs + s.kv_cache for s in plan.stages.values())
+    assert plan.peak == kept + max(s.activations + s.workspace for s in plan.stages.values())
     assert plan.stages["decode"].weights == 0  # prefill's engine
     assert plan.usable is None
     assert plan.fits
 
 
-def test_the_scan_sees_every_token_and_its_memory_grows_with_the_clip() -> None:
-    short, long = (make_plan(SEVEN, ORIN, None, replace(HALF, frames=n)) for n in (128, 512))
-    assert long.scan_tokens == 131072
-    assert long.stages["temporal"].activations == pytest.approx(4 * short.stages["temporal"].activations)
-    assert long.stages["temporal"].activations > 12 * GIB
+def test_sessions_of_onnxruntime_and_runners_with_a_cache_of_their_own_share_nothing() -> None:
+    cpu = make_plan(SEVEN, target("cpu"), None, PlanOptions(128, "fp32", "fp32"))
+    everything = ("weights", "activations", "outputs", "kv_cache", "workspace")
+    assert cpu.peak == sum(getattr(s, k) for s in cpu.stages.values() for k in everything)
+    h100 = target("h100")
+    own, other = (make_plan(SEVEN, h100, None, replace(HALF, llm=llm)) for llm in ("", "tensorrt-llm"))
+    prefill = other.stages["prefill"]
+    assert (own.sharing, other.sharing) == (("vision", "temporal", "prefill"), ("vision", "temporal"))
+    encoders = [other.stages[name] for name in other.sharing]
+    kept = sum(s.weights + s.outputs + s.kv_cache for s in other.stages.values())
+    shared = max(s.activations + s.workspace for s in encoders)
+    assert other.peak == pytest.approx(kept + shared + prefill.activations + prefill.workspace)
+
+
+def test_the_scan_sees_every_token_and_in_chunks_only_the_tokens_grow_with_the_clip() -> None:
+    at_once = whole_frames(SEVEN)
+    short, long, longer = (make_plan(SEVEN, ORIN, None, replace(HALF, frames=n)) for n in (at_once, 128, 512))
+    assert longer.scan_tokens == 131072
+    assert longer.stages["temporal"].activations == long.stages["temporal"].activations
+    assert short.stages["temporal"].activations > long.stages["temporal"].activations
+    assert longer.stages["vision"].outputs == 4 * long.stages["vision"].outputs == 131072 * 3584 * 2
+    assert longer.stages["temporal"].outputs == longer.stages["vision"].outputs / 4
+
+
+def test_a_long_clip_of_a_half_precision_model_waits_in_half_precision_on_a_cpu() -> None:
+    def outputs(dtype: str, frames: int) -> float:
+        config = SEVEN.model_copy(update={"dtype": dtype})
+        return make_plan(config, target("cpu"), None, PlanOptions(frames, "fp32", "fp32")).stages["vision"].outputs
+
+    assert outputs("float32", 512) == 2 * outputs("bfloat16", 512) == 131072 * 3584 * 4
+    assert outputs("bfloat16", 8) == outputs("float32", 8)
 
 
 def test_frames_are_filled_up_to_whole_pooled_groups() -> None:
@@ -84,12 +111,12 @@ def test_one_change_that_suffices_is_advised_before_two(monkeypatch: pytest.Monk
 
 
 def test_fewer_frames_are_as_many_as_fit() -> None:
-    device = device_of(ORIN, 8)
-    most = most_frames(SEVEN, ORIN, device, SMALL)
-    assert 0 < most < 128
+    device, options = device_of(ORIN, 8), replace(SMALL, frames=512)
+    most = most_frames(SEVEN, ORIN, device, options)
+    assert 0 < most < 256
     assert most % 4 == 0
-    assert make_plan(SEVEN, ORIN, device, replace(SMALL, frames=most)).fits
-    assert not make_plan(SEVEN, ORIN, device, replace(SMALL, frames=most + 4)).fits
+    assert make_plan(SEVEN, ORIN, device, replace(options, frames=most)).fits
+    assert not make_plan(SEVEN, ORIN, device, replace(options, frames=most + 4)).fits_memory
 
 
 def test_a_model_that_fits_nowhere_on_a_device_gets_no_advice() -> None:

@@ -70,6 +70,22 @@ def test_one_directional_and_unpooled_models_are_counted_as_they_are() -> None:
     config = preset("storm-7b")
     one = config.model_copy(update={"temporal": config.temporal.model_copy(update={"bidirectional": False})})
     assert memory.temporal_weights(one, "fp16") < memory.temporal_weights(config, "fp16")
-    assert memory.temporal_activations(one, 32, "fp16") < memory.temporal_activations(config, 32, "fp16")
+    assert memory.temporal_activations(one, 8, "fp16", pieces=True) < memory.temporal_activations(
+        config, 8, "fp16", pieces=True
+    )
     none = config.model_copy(update={"temporal": config.temporal.model_copy(update={"num_layers": 0})})
     assert memory.temporal_weights(none, "fp16") == 0
+
+
+def test_chunks_cost_a_sweep_of_one_direction_without_its_large_products() -> None:
+    config = preset("storm-7b")
+
+    def flops(frames: int, pieces: bool) -> float:
+        return sum(w.flops for w in work.temporal_work(config, frames, "fp16", pieces=pieces))
+
+    assert flops(16, True) == flops(16, False)
+    assert 1.02 < flops(128, True) / flops(128, False) < 1.1
+    one = config.model_copy(update={"temporal": config.temporal.model_copy(update={"bidirectional": False})})
+    assert sum(w.flops for w in work.temporal_work(one, 128, "fp16", pieces=True)) == sum(
+        w.flops for w in work.temporal_work(one, 128, "fp16")
+    )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from storm_edge.runtime.answer.pipeline import load
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
@@ -45,3 +46,31 @@ def test_onnx_runtime_starts_no_telemetry_and_writes_no_files(bundle: Path, tmp_
     subprocess.run([sys.executable, "-c", code, str(bundle)], env=environment, cwd=tmp_path, check=True)
     ours = tmp_path / "storm-edge"  # which hashes of this bundle were checked
     assert [path for path in tmp_path.iterdir() if path != ours] == []
+
+
+def test_a_second_run_takes_no_more_memory_than_the_first(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    config = opened.config
+    script = f"""
+import numpy as np
+from pathlib import Path
+from storm_edge.runtime.machine.memory import peak_memory_bytes
+from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
+session = OnnxRuntimeSession(Path({str(opened.graph("temporal"))!r}), 1)
+tokens = np.ones((1, 512, {config.tokens_per_frame}, {config.llm.hidden_size}), np.float32)
+for run in range(4):
+    print(peak_memory_bytes())
+    session.run(tokens=tokens)
+print(peak_memory_bytes())
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded, first, *_, last = map(int, done.stdout.split())
+    assert first - loaded > 30 << 20
+    assert last - first < (first - loaded) / 8
+
+
+def test_inputs_become_what_the_graph_takes(bundle: Path) -> None:
+    session = OnnxRuntimeSession(Bundle.open(bundle).graph("temporal"), 1)
+    tokens = np.random.default_rng(0).standard_normal((1, 4, 16, 128)).astype("bfloat16")
+    ours, expected = (session.run(tokens=x)["visual_tokens"] for x in (tokens, tokens.astype(np.float32)))
+    np.testing.assert_array_equal(ours, expected)

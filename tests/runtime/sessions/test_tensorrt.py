@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 
+from storm_edge.runtime.answer import temporal
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.config import sizes
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
@@ -88,3 +91,39 @@ def test_more_frames_than_an_engine_takes_are_one_line_that_says_what_to_do(
     with pytest.raises(EngineError, match=r"takes tokens from \[1, 4, .* to \[1, 64, .*larger --max-frames") as error:
         stages.temporal(np.zeros((80, 16, 128), np.float32))
     assert "\n" not in str(error.value)
+
+
+def test_a_long_clip_goes_through_pieces_that_take_the_wholes_place(
+    machine: Any, engines: Any, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, record = engines(pieces=True)
+    monkeypatch.setattr(sizes, "TEMPORAL_CHUNK", 8 * 16)  # 8 frames, so that the last chunk is shorter
+    stages = Stages.load(opened, record)
+    expected = on_the_cpu(opened, frames)[1]
+    np.testing.assert_allclose(stages.device.host(stages.temporal(stages.vision(frames))), expected, atol=1e-4)
+    monkeypatch.setattr(sizes, "WHOLE_TEMPORAL_BYTES", 0)
+    whole = weakref.ref(stages.temporal_encoder._whole)
+    clip = stages.tokens(22)
+    for at in range(0, 22, 8):
+        clip.add(stages.vision(frames[at : at + 8]))
+    visual = stages.temporal_of(clip)
+    assert whole() is None
+    assert sum(stream.synchronized for stream in machine.gpu.streams.values()) == 1
+    np.testing.assert_allclose(stages.device.host(visual), expected, atol=1e-4)
+    assert machine.gpu.dispatched == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_long_clip_waits_in_half_precision_on_a_gpu(
+    machine: Any, engines: Any, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    opened, record = engines(pieces=True)
+    monkeypatch.setattr(sizes, "WHOLE_TEMPORAL_BYTES", 0)
+    monkeypatch.setattr(temporal, "held_as", lambda bundle, record: dtype)
+    stages = Stages.load(opened, record)
+    clip = stages.tokens(22)
+    clip.add(stages.vision(frames))
+    assert [block.dtype.name for block in clip.blocks()] == ["uint16" if dtype == "bfloat16" else "float16"]
+    visual = stages.device.host(stages.temporal_of(clip))
+    expected = on_the_cpu(opened, frames)[1]
+    assert 0 < np.abs(visual - expected).max() < (8e-2 if dtype == "bfloat16" else 1e-2) * np.abs(expected).max()

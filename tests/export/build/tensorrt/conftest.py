@@ -36,7 +36,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TensorRT]:
 class TensorRT(SimpleNamespace):
     """The module. `streams`: has build_serialized_network_to_stream, as from 10.13 on; `no_cache_of`, `not_taken`: the
     timings it gives None and False for; `layers`: names and types of the network's; `inspected`: what the inspector
-    says, None where no engine loads; `says`: what the logger hears.
+    says, None where no engine loads; `says`: what the logger hears; `flags`: what builders of this version can be
+    told.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TensorRT(SimpleNamespace):
         layers: tuple[tuple[str, str], ...] = (),
         inspected: list[Any] | None = None,
         says: tuple[str, ...] = (),
+        flags: tuple[str, ...] = (),
     ) -> None:
         self.__version__ = "10.13.0" if streams else "10.3.0"
         self.plan = PLAN
@@ -60,6 +62,7 @@ class TensorRT(SimpleNamespace):
         self.IStreamWriter = type("IStreamWriter", (), {})
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
         self.LayerType = SimpleNamespace(PLUGIN_V3="PLUGIN_V3", SOFTMAX="SOFTMAX", ATTENTION_INPUT="ATTENTION_INPUT")
+        self.BuilderFlag = SimpleNamespace(**{flag: flag for flag in flags})
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="WORKSPACE", TACTIC_DRAM="TACTIC_DRAM")
         self.ProfilingVerbosity = SimpleNamespace(DETAILED="DETAILED")
         self.LayerInformationFormat = SimpleNamespace(JSON="JSON")
@@ -137,7 +140,11 @@ class Config:
         self.limits: dict[str, int] = {}
         self.profiles: list[Any] = []
         self.cache: Any = None
+        self.flags: list[str] = []
         module.config = self
+
+    def set_flag(self, flag: str) -> None:
+        self.flags.append(flag)
 
     def set_memory_pool_limit(self, pool: str, size: int) -> None:
         self.limits[pool] = size

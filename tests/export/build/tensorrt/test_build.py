@@ -14,21 +14,26 @@ import pytest
 
 from storm_edge.export.build import build as builds
 from storm_edge.export.build import goal as goals
+from storm_edge.export.build import pieces as cutting
 from storm_edge.export.build import publish as publishing
 from storm_edge.export.build.build import build
 from storm_edge.export.build.device_command import device_command
 from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions, parse_shapes, parse_sms, parse_stages
 from storm_edge.export.build.tensorrt import build as module
+from storm_edge.export.build.tensorrt import engines
+from storm_edge.export.build.tensorrt import plugin as plugins
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.export.build.tensorrt.profiles import profiles
 from storm_edge.export.build.tensorrt.versions import NEWEST, parse_version
+from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.answer import stages
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
-from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, read_engine
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, FoundLayers, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
+from storm_edge.runtime.config import sizes
 from storm_edge.runtime.errors import BuildError, EngineError, ParityError, TargetError, UsageError
 from storm_edge.runtime.machine.packages import installed
 from storm_edge.runtime.machine.probe import Gpu, Machine
@@ -127,7 +132,7 @@ def test_a_mismatch_that_was_allowed_once_is_not_allowed_ever_after(
         Path(job.engine).write_bytes(b"engine")
         return CompileResult(version="1.7.1", engine_bytes=6)
 
-    monkeypatch.setattr(module, "compile_graph", compile_graph)
+    monkeypatch.setattr(engines, "compile_graph", compile_graph)
     built = build(opened, target("rtx"), replace(allowed, prepare_only=False, without_plugin=True))
     assert (built.state, built.verified) == ("built", False)
     with pytest.raises(ParityError, match="1 of 1 checks failed"):
@@ -253,7 +258,7 @@ def test_a_build_that_fails_leaves_the_engine_before_it(
     def fail(*_: object) -> None:
         raise BuildError("the builder was killed")
 
-    monkeypatch.setattr(module, "compile_graph", fail)
+    monkeypatch.setattr(engines, "compile_graph", fail)
     with pytest.raises(BuildError, match="killed"):
         build(opened, target("rtx"), replace(PREPARE, prepare_only=False, without_plugin=True))
     assert read_engine(opened, before.name) == before
@@ -275,7 +280,7 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
         Path(job.engine).write_bytes(b"engine")
         return CompileResult(version="1.7.1", engine_bytes=6)
 
-    monkeypatch.setattr(module, "compile_graph", compile_graph)
+    monkeypatch.setattr(engines, "compile_graph", compile_graph)
     options = replace(PREPARE, prepare_only=False, without_plugin=True)
     built = build(opened, target("rtx"), options)
     with pytest.raises(BuildError, match="out of memory"):
@@ -298,6 +303,76 @@ def test_tensorrt_for_rtx_compiles_for_gpus_that_are_not_here(bundle: Path, copy
         load(opened.root, record.name)
 
 
+@pytest.fixture
+def every_clip_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "WHOLE_TEMPORAL_BYTES", 0)
+
+
+def test_the_pieces_of_a_long_clip_are_prepared_checked_and_compiled_as_engines_beside_the_whole(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, every_clip_is_long: None
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    prepared = build(opened, target("rtx"), PREPARE)
+    assert len(prepared.pieces) == 7
+    assert set(prepared.pieces.values()) <= set(prepared.files)
+    rows = [r for r in prepared.verification if r.stage == "temporal in chunks"]
+    assert rows
+    assert all(r.passed for r in rows)
+    (opened.root / "plugin.so").write_bytes(b"plugin")
+    monkeypatch.setattr(plugins, "find_library", lambda kind: opened.root / "plugin.so")
+    jobs: dict[str, CompileJob] = {}
+
+    def compile_graph(job: CompileJob, _: object) -> CompileResult:
+        jobs[Path(job.engine).name] = job
+        Path(job.engine).write_bytes(b"engine")
+        layers = FoundLayers(plugins=2 if job.plugins else 0, plugins_found=2 if job.plugins else None)
+        return CompileResult(version="1.7.1", seconds=1, layers=layers)
+
+    monkeypatch.setattr(engines, "compile_graph", compile_graph)
+    monkeypatch.setattr(module, "require_package", lambda api: "1.7.1")
+    monkeypatch.setattr(builds, "probe", lambda: WORKSTATION)
+    compiled = build(opened, target("rtx"), replace(PREPARE, prepare_only=False, sms=(89,)))
+    assert compiled.pieces == {name: f"engines/{compiled.name}/temporal.{name}.engine" for name in prepared.pieces}
+    assert set(compiled.pieces.values()) <= set(compiled.files)
+    assert compiled.prepared_pieces == prepared.pieces
+    assert read_engine(opened, compiled.name) == compiled
+    assert jobs["temporal.engine"].profiles[0]["tokens"].max == [1, 4, 16, 128]
+    scanning = ("temporal", "temporal.0.states", "temporal.0.mix", "temporal.1.states", "temporal.1.mix")
+    assert {name for name, job in jobs.items() if job.plugins} == {f"{name}.engine" for name in scanning}
+    assert (compiled.layers["temporal"].plugins, compiled.layers["temporal"].plugins_found) == (10, 10)
+    assert compiled.build_seconds["temporal"] == 8
+    assert [name for name, job in jobs.items() if job.captured] == ["decoder.engine"]
+    for name in ("0.enter", "pool"):
+        assert jobs[f"temporal.{name}.engine"].profiles[0]["tokens"].max == [1, 1024, 128]
+    again = build(opened, target("rtx"), PREPARE)
+    assert (again.state, again.pieces) == ("prepared", prepared.pieces)  # the engine keeps what it was prepared from
+
+
+def test_clips_that_never_need_pieces_get_none(bundle: Path, copy_of: Copy) -> None:
+    assert build(Bundle.open(copy_of(bundle)), target("rtx"), PREPARE).pieces == {}
+
+
+def test_the_whole_of_a_graph_that_cannot_be_cut_takes_clips_of_every_length(
+    bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, every_clip_is_long: None
+) -> None:
+    monkeypatch.setattr(cutting, "temporal_pieces", lambda *_: ({}, {}))
+    record = build(Bundle.open(copy_of(bundle)), target("rtx"), PREPARE)
+    assert record.pieces == {}
+    assert record.profiles["temporal"][0]["tokens"].max == [1, 128, 16, 128]
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_tensorrt_for_rtx_compiles_the_pieces(
+    bundle: Path, copy_of: Copy, every_clip_is_long: None, precision: str
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    options = BuildOptions(precision, sms=(89,), stages=("temporal",), without_plugin=find_library(TENSORRT) is None)
+    record = build(opened, target("rtx"), options)
+    assert (record.state, len(record.pieces)) == ("compiled", 7)
+    assert all((opened.root / file).stat().st_size > 1000 for file in record.pieces.values())
+
+
 def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it_again(
     bundle: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +385,7 @@ def test_what_was_compiled_elsewhere_is_verified_on_its_gpu_without_compiling_it
         Path(job.engine).write_bytes(b"engine")
         return CompileResult(version="1.7.1", engine_bytes=6)
 
-    monkeypatch.setattr(module, "compile_graph", compile_graph)
+    monkeypatch.setattr(engines, "compile_graph", compile_graph)
     monkeypatch.setattr(module, "require_package", lambda api: "1.7.1")
     monkeypatch.setattr(builds, "probe", lambda: WORKSTATION)
     options = replace(PREPARE, prepare_only=False, without_plugin=True)

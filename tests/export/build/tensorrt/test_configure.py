@@ -45,6 +45,13 @@ def test_both_limits_of_memory_reach_the_builder_and_none_where_none_is_given(fa
     assert limits == {"WORKSPACE": 100, "TACTIC_DRAM": 400}
 
 
+def test_an_engine_whose_runs_are_captured_takes_no_memory_by_itself(fake) -> None:  # type: ignore[no-untyped-def]
+    rtx = fake(flags=("REQUIRE_USER_ALLOCATION",))
+    assert configured(rtx, {"captured": True}).flags == ["REQUIRE_USER_ALLOCATION"]
+    assert configured(rtx, {}).flags == []
+    assert configured(fake(), {"captured": True}).flags == []  # TensorRT has no such flag
+
+
 @pytest.mark.parametrize("trouble", [{"no_cache_of": (b"old",)}, {"not_taken": (b"old",)}])
 def test_timings_that_cannot_be_read_or_are_another_versions_are_measured_again(  # type: ignore[no-untyped-def]
     trouble: dict[str, tuple[bytes, ...]], fake, tmp_path: Path
