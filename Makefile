@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 # exporting needs PyTorch and a newer Python, so it is done on a workstation.
 PYTHON_VERSION := $(shell $(or $(wildcard $(BIN)/python),$(PYTHON)) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null)
 ifneq ($(wildcard /etc/nv_tegra_release)$(filter 3.10,$(PYTHON_VERSION)),)
-  EXTRAS := cpu,jetson
+  EXTRAS := cpu,serve,jetson
   VENV_FLAGS := --system-site-packages
 else
   EXTRAS := cpu,export,demo,serve,dev,debug
@@ -45,7 +45,7 @@ RANGES_WANTED := $(filter int8 fp8,$(PRECISION))$(filter fp8,$(LLM_PRECISION))
 RANGES_THERE := $(if $(DATA),,$(wildcard $(BUNDLE)/calibration/*/ranges.safetensors))
 RANGES_MADE := $(if $(RANGES_WANTED),$(if $(RANGES_THERE),,$(RANGES)))
 
-.PHONY: help setup demo export build calibrate data-given engine verify check test plugin fuzz test-gpu test-sanitize test-tensorrt format parity \
+.PHONY: help setup demo export build calibrate data-given engine serve verify check test plugin wheel fuzz test-gpu test-sanitize test-tensorrt format parity \
   engines-report gpu-report clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -103,6 +103,11 @@ engine: $(if $(RANGES_MADE),data-given) $(BUNDLE)/manifest.json $(RANGES_MADE) #
 $(BUNDLE)/manifest.json: $(CHECKPOINT)/config.json | $(STAMP)
 	$(BIN)/storm export $(CHECKPOINT) -o $(BUNDLE) $(EXPORT_FLAGS) --force
 
+SERVE_FLAGS ?=
+serve: $(BUNDLE)/manifest.json ## Answer questions about videos over HTTP, with a page; SERVE_FLAGS='--port 8080'
+	@ls $(BUNDLE)/engines/*/engine.json > /dev/null 2>&1 || $(BIN)/storm build $(BUNDLE) --target $(TARGET)
+	$(BIN)/storm serve $(BUNDLE) $(SERVE_FLAGS)
+
 verify: $(STAMP) ## Compare the engine of BUNDLE=... with PyTorch's record
 	$(BIN)/storm verify $(BUNDLE)
 
@@ -124,6 +129,9 @@ PLUGIN_FLAGS ?=
 
 plugin: | $(STAMP) ## Build the operators as native code: CPU, ONNX Runtime, and CUDA and TensorRT where they are
 	@GNUMAKEFLAGS=--no-print-directory $(BIN)/python -m storm_edge.plugins.build $(PLUGIN_FLAGS)
+
+wheel: $(STAMP) ## A wheel with the compiled CPU operators, in dist/
+	$(BIN)/python -m storm_edge.plugins.wheel $(PLUGIN_FLAGS)
 
 NVCC := $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 test-gpu: $(STAMP) ## The operators' kernels and the TensorRT plugin on this machine's GPU

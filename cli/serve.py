@@ -29,9 +29,12 @@ class Size(click.ParamType[int]):
         number = value.rstrip("BKMGibkmgI ")
         unit = value[len(number) :].strip().upper()
         try:
-            return int(float(number) * _UNITS[unit])
+            size = int(float(number) * _UNITS[unit])
         except (ValueError, KeyError, OverflowError):
+            size = -1
+        if size < 0:
             self.fail(f"{value!r} is no size: give bytes, or a number with KiB, MiB or GiB", param, ctx)
+        return size
 
 
 SIZE = Size()

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -33,6 +34,7 @@ def make_app(service: Service) -> ASGIApp:
         (StormError, _refused),
         (RequestValidationError, _misunderstood),
         (HTTPException, _plain),
+        (ClientDisconnect, _gone),
         (Exception, _refused),
     ):
         app.add_exception_handler(kind, cast(Any, handler))
@@ -50,6 +52,10 @@ def make_app(service: Service) -> ASGIApp:
 
 async def _refused(request: Request, error: Exception) -> Response:
     return told(error).response()
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return RequestError(499, "the client went away.", "cancelled").response()
 
 
 async def _plain(request: Request, error: HTTPException) -> Response:

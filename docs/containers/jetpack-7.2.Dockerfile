@@ -15,7 +15,7 @@ COPY . .
 ENV PATH=/opt/storm-edge/.venv/bin:$PATH
 # Not `make setup`, which would take this for a workstation and install PyTorch.
 RUN python3 -m venv --system-site-packages .venv \
-    && pip install --no-cache-dir -c constraints.txt '.[cpu,jetson]' \
+    && pip install --no-cache-dir -c constraints.txt '.[cpu,serve,jetson]' \
     && python -m storm_edge.plugins.build '-DSTORM_CUDA_ARCHITECTURES=87;110'
 
 ENTRYPOINT ["storm"]

