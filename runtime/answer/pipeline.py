@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,8 +142,7 @@ class Pipeline:
             raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
         sample = sample or config.reduction.sample
         by_default = frames is None and fps is None
-        if by_default:
-            frames = DEFAULT_FRAMES
+        frames = DEFAULT_FRAMES if by_default else frames
         if frames is not None:
             self._check_budget(frames, sample)
         seconds, stages = {"video decode": 0.0}, self.stages
@@ -169,8 +169,7 @@ class Pipeline:
 
     def _check_budget(self, frames: int, sample: int) -> None:
         config, capacity = self.bundle.config, self.stages.generator.capacity
-        needed = config.visual_tokens(frames, sample)
-        if needed >= capacity:
+        if (needed := config.visual_tokens(frames, sample)) >= capacity:
             raise UsageError(
                 f"{frames} frames make {needed} visual tokens, the language model holds {capacity} with question and"
                 " answer: take fewer frames, or add temporal sampling (sample=2 halves the tokens)."
@@ -256,5 +255,6 @@ def load(
     if check:
         bundle.check_once(progress)
         check_engine_once(bundle, record, progress)
-    prompt = ChatPrompt.read(bundle.texts(bundle.manifest.tokenizer), bundle.root / bundle.manifest.tokenizer)
-    return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        prompt = beside.submit(ChatPrompt.read, bundle.texts(folder := bundle.manifest.tokenizer), bundle.root / folder)
+        return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt.result())
