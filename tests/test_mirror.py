@@ -107,6 +107,7 @@ COVERED_BY = {
     "runtime/proof/uncompiled.py": "export/build/tensorrt/test_build.py",
     "runtime/llm/base.py": "runtime/llm/test_generate.py",
     "runtime/llm/sandbox.py": "runtime/llm/test_template.py",
+    "runtime/llm/template_limits.py": "runtime/llm/test_template.py",
     "runtime/llm/template_child.py": "runtime/llm/test_template.py",
     "runtime/llm/language_folder.py": "export/build/tensorrt_llm/test_build.py",
     "runtime/llm/vllm_package.py": "runtime/llm/test_vllm.py",

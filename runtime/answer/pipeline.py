@@ -9,6 +9,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -214,5 +215,6 @@ def load(
     if check:
         bundle.check_once(progress)
         check_engine_once(bundle, record, progress)
-    prompt = ChatPrompt.read(bundle.texts(bundle.manifest.tokenizer), bundle.root / bundle.manifest.tokenizer)
-    return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        prompt = beside.submit(ChatPrompt.read, bundle.texts(folder := bundle.manifest.tokenizer), bundle.root / folder)
+        return Pipeline(bundle, record, Stages.load(bundle, record, threads=threads), prompt.result())

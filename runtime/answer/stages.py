@@ -5,7 +5,10 @@ pipeline and verify both drive these, so what is verified is what answers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +99,13 @@ class Stages(Encoders):
                 raise EngineError(f"{words} runs language models alone, not {stage}: build {record.name} again.")
         device = HOST if all(runner.device == "cpu" for runner in runners.values()) else open_device("cuda")
         of = {stage: HOST if runner.device == "cpu" else device for stage, runner in runners.items()}
-        vision = function(runners["vision"].session)(bundle, record, "vision", of["vision"], threads)
-        temporal = load_temporal(bundle, record, of["temporal"], threads)
-        generator = function(runners["decoder"].generator)(bundle, record, of["decoder"], threads)
+        open_vision, open_generator = function(runners["vision"].session), function(runners["decoder"].generator)
+        generator, vision, temporal = _opened(
+            lambda: open_generator(bundle, record, of["decoder"], threads),
+            lambda: open_vision(bundle, record, "vision", of["vision"], threads),
+            lambda: load_temporal(bundle, record, of["temporal"], threads),
+            at_once=device is HOST,
+        )
         return cls(vision, temporal, bundle.config.reduction.temporal_pool, device, generator=generator)
 
     def worker(self) -> Stages:
@@ -108,3 +115,12 @@ class Stages(Encoders):
     def rows(self, visual: Tensor, newline: int | None) -> Tensor:
         """Visual tokens (1, F, n, D) as rows of a prompt (F * n, D), where the generator wants them."""
         return self.generator.visual_rows(self._at(self.generator.device, visual), newline)
+
+
+def _opened(first: Callable[[], Any], *others: Callable[[], Any], at_once: bool) -> list[Any]:
+    """What the functions return; `at_once` all run beside each other, the first in this thread."""
+    if not at_once:
+        return [first(), *(other() for other in others)]
+    with ThreadPoolExecutor(len(others)) as pool:
+        waiting = [pool.submit(other) for other in others]
+        return [first(), *(other.result() for other in waiting)]

@@ -15,7 +15,7 @@ STAGES: tuple[Stage, ...] = ("vision", "temporal", "decoder")
 class TensorSpec(BaseModel):
     """A graph input or output; a dynamic axis is a name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str
     dtype: str

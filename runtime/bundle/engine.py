@@ -56,7 +56,7 @@ PieceName = Annotated[str, StringConstraints(pattern=rf"^{PIECE}$")]
 class CheckResult(BaseModel):
     """One row of a verification: a stage of a clip, what was measured, and what is allowed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     clip: str
     stage: str
@@ -74,7 +74,7 @@ class CheckResult(BaseModel):
 class ProfileShapes(BaseModel):
     """An optimization profile of one input: smallest, most frequent and largest shape."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     min: list[int]
     opt: list[int]
@@ -88,7 +88,7 @@ class FoundLayers(BaseModel):
     builder may or may not fuse.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     plugins: int = 0
     plugins_found: int | None = None
@@ -104,7 +104,7 @@ class EngineRecord(BaseModel):
     them; "built" ones were verified where they run.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     schema_version: int = ENGINE_SCHEMA
     name: str

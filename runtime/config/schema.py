@@ -41,7 +41,7 @@ _MOST_BYTES = 1 << 20  # of a config.json, which has about 1 KB
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class VisionConfig(_Section):
@@ -148,10 +148,10 @@ class StormConfig(_Section):
 
     model_type: Literal["storm"] = "storm"
     dtype: DType = "bfloat16"
-    vision: VisionConfig = VisionConfig()
-    temporal: TemporalConfig = TemporalConfig()
-    reduction: ReductionConfig = ReductionConfig()
-    llm: LanguageConfig = LanguageConfig()
+    vision: VisionConfig = Field(default_factory=VisionConfig)
+    temporal: TemporalConfig = Field(default_factory=TemporalConfig)
+    reduction: ReductionConfig = Field(default_factory=ReductionConfig)
+    llm: LanguageConfig = Field(default_factory=LanguageConfig)
 
     @property
     def d_inner(self) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - safetensors gives bfloat16 as numpy arrays once this has registered the type
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
@@ -38,6 +37,8 @@ class EmbeddingTable:
             raise BundleError(
                 f"{path} cannot be read as an embedding table ({reason}): export the bundle again."
             ) from e
+        if kind == "BF16":
+            import ml_dtypes  # noqa: F401 - safetensors gives bfloat16 as numpy arrays once this has registered the type
         if len(shape) != 2 or kind not in _TYPES:
             raise BundleError(f"{path} holds {kind}{shape}, no floating-point table: export the bundle again.")
         return cls(path, rows, file)

@@ -17,9 +17,9 @@ from typing import Any, Literal
 from storm_edge.runtime.bundle.door import user_file
 from storm_edge.runtime.errors import BundleError, StormError, UsageError
 from storm_edge.runtime.llm.detokenize import StreamDecoder
-from storm_edge.runtime.llm.sandbox import TemplateFault, TemplateLimitFault
 from storm_edge.runtime.llm.template import ChatTemplate
-from storm_edge.runtime.llm.tokenizer import ByteLevelTokenizer, TokenizerFault
+from storm_edge.runtime.llm.template_limits import TemplateFault, TemplateLimitFault
+from storm_edge.runtime.llm.tokenizer import ByteLevelTokenizer, TokenizerFault, no_garbage
 
 # The text of a tokenizer's file by its name and the most bytes it may have; None where there is none.
 Texts = Callable[[str, int], "str | None"]
@@ -77,6 +77,7 @@ class ChatPrompt:
         return cls.read(text, folder, error)
 
     @classmethod
+    @no_garbage()
     def read(cls, text: Texts, folder: Path, error: type[StormError] = BundleError) -> ChatPrompt:
         """Read tokenizer.json, tokenizer_config.json, and chat_template.jinja and generation_config.json if there.
 

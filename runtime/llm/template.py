@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from storm_edge.runtime.llm.sandbox import MEMORY, SECONDS, TemplateFault, TemplateLimitFault, render
+from storm_edge.runtime.llm.template_limits import MEMORY, SECONDS, TemplateFault, TemplateLimitFault
 
 LARGEST_SOURCE = 2**18  # bytes; the longest in use with tools and reasoning are a tenth of it
 # SHA-256 of templates that are known to end: those of `storm init` and of the demo.
@@ -47,6 +47,8 @@ class ChatTemplate:
 
 
 def _here(job: str) -> str:
+    from storm_edge.runtime.llm.sandbox import render  # Jinja, which most models' templates need in the child alone
+
     return render(**json.loads(job))
 
 

@@ -10,7 +10,8 @@ import resource
 import signal
 import sys
 
-from storm_edge.runtime.llm.sandbox import MEMORY, SECONDS, TemplateFault, TemplateLimitFault, render
+from storm_edge.runtime.llm.sandbox import render
+from storm_edge.runtime.llm.template_limits import MEMORY, SECONDS, TemplateFault, TemplateLimitFault
 
 
 def main() -> None:

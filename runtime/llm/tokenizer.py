@@ -6,12 +6,14 @@ multiply it, so only those are taken that Qwen2 and its relatives have, word for
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from storm_edge.runtime.llm.detokenize import token_bytes
 
@@ -46,6 +48,7 @@ class ByteLevelTokenizer:
         self._bytes_of_added = {
             token: b"" if special else text.encode(errors="replace") for text, token, special in added
         }
+        vocab, merges, ignore_merges = _model(data.get("model"))
         # Without its added tokens, and without limits that would cut a prompt silently.
         checked: dict[str, Any] = {
             "version": "1.0",
@@ -54,13 +57,15 @@ class ByteLevelTokenizer:
             "padding": None,
             "normalizer": _normalizer(data.get("normalizer")),
             "pre_tokenizer": _pre_tokenizer(data.get("pre_tokenizer")),
-            "model": _model(data.get("model")),
+            "model": {"type": "BPE", "vocab": {}, "merges": []},
             "post_processor": None,
             "decoder": None,
         }
         with _no_panic():
             self._tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(checked))
-            self.vocab_size = max([*self._tokenizer.get_vocab().values(), *self.added.values()]) + 1
+            # As objects: to write 150,000 entries as JSON and read them again takes as long as all the rest.
+            self._tokenizer.model = BPE(vocab, merges, ignore_merges=ignore_merges)
+        self.vocab_size = max([*vocab.values(), *self.added.values()]) + 1
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is a special token. Raises TokenizerFault."""
@@ -76,6 +81,18 @@ class ByteLevelTokenizer:
             return self._bytes_of_added[token]
         text: str | None = self._tokenizer.id_to_token(token)
         return b"" if text is None else token_bytes(text)
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Do not look for garbage meanwhile: half a million values that stay would be gone through again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @contextmanager
@@ -131,26 +148,26 @@ def _step(step: Any) -> dict[str, Any]:
     raise TokenizerFault(f"splits text by another rule than Qwen2's: {_ADVICE}")
 
 
-def _model(data: Any) -> dict[str, Any]:
+def _model(data: Any) -> tuple[dict[str, int], Any, bool]:
+    """Vocabulary, merges, and whether words that the vocabulary has are not merged."""
     if not isinstance(data, dict) or data.get("type") != "BPE":
         raise TokenizerFault(f"is no byte pair encoding: {_ADVICE}")
     if data.get("continuing_subword_prefix") or data.get("end_of_word_suffix"):
         raise TokenizerFault(f"marks parts of words by a prefix or suffix: {_ADVICE}")
     vocab = data.get("vocab")
-    if not isinstance(vocab, dict) or not all(map(_is_id, vocab.values())):
+    if not isinstance(vocab, dict) or not vocab or not all(map(_is_id, vocab.values())):
         raise TokenizerFault(f"has no vocabulary whose ids are whole numbers from 0 to {LARGEST_ID - 1}: {_ADVICE}")
-    return {
-        "type": "BPE",
-        "vocab": vocab,
-        "merges": _list(data, "merges"),
-        "ignore_merges": data.get("ignore_merges") is True,
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-    }
+    return vocab, _pairs(_list(data, "merges")), data.get("ignore_merges") is True
+
+
+def _pairs(merges: list[Any]) -> list[tuple[Any, ...]]:
+    """["a", "b"], or "a b" in older files; the library checks that they are two texts of the vocabulary."""
+    kinds = set(map(type, merges))
+    if kinds <= {str}:
+        return [tuple(merge.split(" ")) for merge in merges]
+    if kinds <= {list}:
+        return list(map(tuple, merges))
+    raise TokenizerFault(f"has merges that are no pairs of texts: {_ADVICE}")
 
 
 def _list(data: dict[str, Any], key: str) -> list[Any]:

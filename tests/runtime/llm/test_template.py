@@ -9,8 +9,8 @@ import pytest
 
 from storm_edge.demo.tokenizer import CHAT_TEMPLATE as DEMO_TEMPLATE
 from storm_edge.export.checkpoint.tokenizer import CHAT_TEMPLATE as INIT_TEMPLATE
-from storm_edge.runtime.llm.sandbox import TemplateFault, TemplateLimitFault
 from storm_edge.runtime.llm.template import KNOWN, ChatTemplate
+from storm_edge.runtime.llm.template_limits import TemplateFault, TemplateLimitFault
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -116,7 +116,7 @@ def test_an_error_of_a_templates_own_making_is_short():
 def test_a_template_takes_little_memory_and_one_second_from_the_machine():
     script = (
         "import resource, sys\n"
-        "from storm_edge.runtime.llm.sandbox import TemplateFault\n"
+        "from storm_edge.runtime.llm.template_limits import TemplateFault\n"
         "from storm_edge.runtime.llm.template import ChatTemplate\n"
         "for attack in ('{{ [0] * 500000000 }}', '{{ (range(99999)|list * 99)|sort|map(\"string\")|list }}',\n"
         "    '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}'):\n"
