@@ -28,6 +28,7 @@ VERBS = {
     "compare": "Find the first layer at which an engine differs.",
     "run": "Answer a question about a video.",
     "plan": "Estimate memory and time on a target, before anything is built.",
+    "bench": "Measure where the time of a question goes.",
     "eval": "Measure how often an engine answers right.",
     "inspect": "Show what a bundle or checkpoint holds.",
     "doctor": "Show what this machine can run.",

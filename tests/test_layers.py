@@ -23,6 +23,7 @@ ROOMS = {
         "answer",
         "proof",
         "plan",
+        "bench",
     ],
     "export": [
         "checkpoint",

@@ -141,10 +141,9 @@ class Pipeline:
             raise UsageError(f"sample is {sample}: give 1 to keep every pooled frame, or more.")
         sample = sample or config.reduction.sample
         by_default = frames is None and fps is None
-        if by_default:
-            frames = DEFAULT_FRAMES
+        frames = DEFAULT_FRAMES if by_default else frames
         if frames is not None:
-            self._check_budget(frames, sample)
+            self.check_budget(frames, sample)
         seconds, stages = {"video decode": 0.0}, self.stages
         batches = read_frames(
             source, size=config.vision.image_size, frames=frames, fps=fps, batch=stages.batch, timestamps=timestamps
@@ -153,7 +152,7 @@ class Pipeline:
         start = time.perf_counter()
         for batch in _without_repeats(batches) if by_default else batches:
             seconds["video decode"] += time.perf_counter() - start
-            self._check_budget(tokens.count + len(batch.frames), sample)
+            self.check_budget(tokens.count + len(batch.frames), sample)
             with in_vision:
                 tokens.add(stages.vision(batch.frames))  # (n, N, D)
             times.append(batch.timestamps)
@@ -167,7 +166,8 @@ class Pipeline:
         seconds |= {"vision": in_vision.seconds(), "temporal": in_temporal.seconds()}
         return Video(self, next(self._serials), rows, np.concatenate(times), seconds)
 
-    def _check_budget(self, frames: int, sample: int) -> None:
+    def check_budget(self, frames: int, sample: int) -> None:
+        """Raise UsageError where the language model has no room for a clip."""
         config, capacity = self.bundle.config, self.stages.generator.capacity
         needed = config.visual_tokens(frames, sample)
         if needed >= capacity:
