@@ -46,7 +46,7 @@ RANGES_THERE := $(if $(DATA),,$(wildcard $(BUNDLE)/calibration/*/ranges.safetens
 RANGES_MADE := $(if $(RANGES_WANTED),$(if $(RANGES_THERE),,$(RANGES)))
 
 .PHONY: help setup demo export build calibrate data-given engine serve verify check test plugin wheel fuzz test-gpu test-sanitize test-tensorrt format parity \
-  engines-report gpu-report clean
+  engines-report gpu-report bench bench-full bench-inputs clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
@@ -165,6 +165,32 @@ parity: $(STAMP) ## Measure parity with PyTorch and timings: writes docs/parity.
 engines-report: $(STAMP) ## Compile every form for every GPU that can be compiled for: writes docs/engines.md (minutes)
 	$(BIN)/python benchmarks/engines.py > docs/engines.md.partial
 	mv docs/engines.md.partial docs/engines.md
+
+# Who is measured beside this project, where its packages disturb nobody: compiled for this machine.
+PEERS := build/bench-venv
+PEER_PACKAGES := llama-cpp-python==0.3.36 gguf==0.19.0 onnxruntime-genai==0.18.0
+BENCH_MODEL ?= edge
+SIDE_BY_SIDE := $(BIN)/python benchmarks/side_by_side/main.py $(BENCH_MODEL)
+
+$(PEERS)/.installed: | $(STAMP)
+	$(BIN)/python -m venv $(PEERS)
+	@# Sees what is in $(VENV), so that only what is not there is installed.
+	@$(PEERS)/bin/python -c 'import site, sys; open(site.getsitepackages()[0] + "/base.pth", "w").write("import site; site.addsitedir(%r)" % sys.argv[1])' \
+	  "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(PIP_FLAGS) \
+	  --no-binary llama-cpp-python $(PEER_PACKAGES)
+	@touch $@
+
+bench-inputs: $(PEERS)/.installed
+	$(BIN)/python benchmarks/side_by_side/prepare.py $(BENCH_MODEL)
+	$(PEERS)/bin/python benchmarks/side_by_side/gguf_file.py $(BENCH_MODEL)
+	$(PEERS)/bin/python benchmarks/side_by_side/genai_folder.py $(BENCH_MODEL)
+
+bench: bench-inputs ## Measure beside PyTorch, llama.cpp and onnxruntime-genai: writes docs/benchmarks.md (minutes, 8 GB)
+	$(SIDE_BY_SIDE)
+
+bench-full: bench-inputs ## The same with clips of up to 512 frames and prompts of up to 25,000 tokens (an hour)
+	$(SIDE_BY_SIDE) --full
 
 test-tensorrt: $(STAMP) ## The contract of every session kind, on TensorRT where it and a GPU are
 	$(BIN)/python -m pytest tests/runtime/sessions -rs

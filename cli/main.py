@@ -30,6 +30,7 @@ VERBS = {
     "run": "Answer a question about a video.",
     "serve": "Answer questions about videos over HTTP.",
     "plan": "Estimate memory and time on a target, before anything is built.",
+    "bench": "Measure where the time of a question goes.",
     "eval": "Measure how often an engine answers right.",
     "inspect": "Show what a bundle or checkpoint holds.",
     "doctor": "Show what this machine can run.",

@@ -24,6 +24,7 @@ ROOMS = {
         "llm",
         "answer",
         "proof",
+        "bench",
     ],
     "export": [
         "checkpoint",

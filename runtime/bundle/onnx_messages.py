@@ -15,14 +15,15 @@ _MESSAGE, _OPTIONAL, _REPEATED = 11, 1, 3
 
 # message -> field -> (number, type); "*" before a type repeats it.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
-    "Model": {"opset_import": (8, "*OperatorSet"), "graph": (7, "Graph"), "functions": (25, "*Function")}
+    "Model": {"ir_version": (1, "int64"), "opset_import": (8, "*OperatorSet"), "graph": (7, "Graph")}
+    | {"functions": (25, "*Function")}
     | {"training_info": (20, "*Training")},
     "OperatorSet": {"domain": (1, "string"), "version": (2, "int64")},
     "Training": {"initialization": (1, "Graph"), "algorithm": (2, "Graph")},
     "Function": {"name": (1, "string"), "domain": (10, "string"), "node": (7, "*Node")}
     | {"attributes": (11, "*Attribute")},
-    "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "sparse_initializer": (15, "*Sparse")}
-    | {"input": (11, "*Value"), "output": (12, "*Value")},
+    "Graph": {"node": (1, "*Node"), "name": (2, "string"), "initializer": (5, "*Tensor")}
+    | {"sparse_initializer": (15, "*Sparse"), "input": (11, "*Value"), "output": (12, "*Value")},
     "Node": {"input": (1, "*string"), "output": (2, "*string"), "name": (3, "string"), "op_type": (4, "string")}
     | {"attribute": (5, "*Attribute"), "domain": (7, "string")},
     "Attribute": {"name": (1, "string"), "t": (5, "Tensor"), "g": (6, "Graph"), "tensors": (10, "*Tensor")}
