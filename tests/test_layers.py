@@ -26,6 +26,7 @@ ROOMS = {
     ],
     "export": [
         "checkpoint",
+        "families",
         "graph_file",
         "rotary",
         "passes",

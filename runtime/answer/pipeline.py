@@ -21,6 +21,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.llm.generate import Generation
+from storm_edge.runtime.llm.newline import newline_of_model
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
@@ -98,7 +99,6 @@ class Pipeline:
 
     def __init__(self, bundle: Bundle, record: EngineRecord, stages: Stages, prompt: ChatPrompt):
         self.bundle, self.engine, self.stages, self.prompt = bundle, record, stages, prompt
-        self.newline = prompt.newline_id if bundle.config.reduction.newline_token else None
         self._serials = itertools.count(1)
         self.turns = Turns()
 
@@ -162,7 +162,7 @@ class Pipeline:
             raise VideoError("the video has no frames: give one with at least one.")
         with Stopwatch(stages.temporal_encoder.device) as in_temporal:
             visual = stages.temporal(tokens.whole_groups(), overwrite=True)[:, ::sample]  # (1, kept, N / p, D)
-        rows = stages.rows(visual, self.newline)
+        rows = stages.rows(visual, newline_of_model(config, self.prompt))
         # A GPU is waited for here, so that it has read the last frame while the next was decoded.
         seconds |= {"vision": in_vision.seconds(), "temporal": in_temporal.seconds()}
         return Video(self, next(self._serials), rows, np.concatenate(times), seconds)
