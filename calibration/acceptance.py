@@ -28,7 +28,7 @@ class Acceptance:
     def __init__(
         self, bundle: Bundle, encoders: SwitchedEncoders, scheme: Scheme, llm: Callable[[], Generator] | None
     ) -> None:
-        self._encoders, self._llm = encoders, llm
+        self._bundle, self._encoders, self._llm = bundle, encoders, llm
         self._limits = LIMITS["fp8" if scheme == "fp8" else "int8"]
         self._clips = [(label_of(name), read_clip(bundle, name)) for name in bundle.manifest.clips]
         self._known: dict[tuple[str, int, Keys], float] = {}
@@ -67,7 +67,7 @@ class Acceptance:
                 yield from compare(label, stage, visual, clip["visual_tokens"], self._limits)
             elif self._llm is not None:
                 llm = self._llm()
-                rows = prompt_rows(llm, clip, visual)
+                rows = prompt_rows(self._bundle, llm, clip, visual)
                 yield from check_decoder(llm, label, stage, clip, rows, self._limits)
 
     def _tokens(self, i: int, quantized: Keys) -> Float32:

@@ -12,6 +12,7 @@ from storm_edge.calibration.switched import Float32, Key, SwitchedEncoders
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.forced import divergences, log_softmax, mean_divergence
+from storm_edge.runtime.llm.newline import newline_of_model
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
@@ -60,7 +61,7 @@ class AnswerLoss:
         """`questions` are about the clips that `reference` is of, one each."""
         self._llm = llm
         chat = ChatPrompt.read(bundle.texts(bundle.manifest.tokenizer), bundle.root / bundle.manifest.tokenizer)
-        self.newline = chat.newline_id if bundle.config.reduction.newline_token else None
+        self.newline = newline_of_model(bundle.config, chat)
         self._prompts = [chat.render([Message("user", question, video=True)]) for question in questions]
         self._answers: list[list[int]] = []
         self._expected: list[NDArray[np.float64]] = []

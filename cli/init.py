@@ -43,7 +43,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a checkpoint of PRESET (storm-7b, storm-1.5b, storm-mini) with random or imported weights."""
+    """Write a checkpoint of PRESET, like storm-mini or storm-7b, with random or imported weights."""
     from storm_edge.runtime.config.presets import preset as find
     from storm_edge.runtime.config.settings import with_settings
 

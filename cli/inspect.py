@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def command(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds: model, graphs with their inputs and outputs, sizes, calibrations, engines.
 
-    Of a checkpoint: its configuration, parameters and types of every part, tokenizer, and what is missing.
+    Of a checkpoint: its family, configuration, parameters and types of every part, tokenizer, and what is missing.
     """
     from storm_edge.runtime.bundle.manifest import MANIFEST, Bundle
 
     if (bundle / "config.json").exists() and not (bundle / MANIFEST).exists():
-        from storm_edge.export.checkpoint.summary import summarize
+        from storm_edge.export.families.summary import summarize
 
         facts = summarize(bundle)
     else:

@@ -101,7 +101,10 @@ def model_config(model: str) -> StormConfig:
     if (path / MANIFEST).is_file():
         return Bundle.open(path).config
     if path.is_dir():
-        return read_config(path / "config.json")
+        from storm_edge.export.families.recognise import family_of
+
+        family, found = family_of(path)
+        return read_config(path / "config.json") if family.name == "storm" else family.open(path, found).config
     if path.name == "config.json" and path.is_file():
         return read_config(path)
     if model not in PRESETS:

@@ -12,13 +12,14 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.checkpoint.head import check_tied_head
+from storm_edge.export.checkpoint.shapes import NEWLINE
 from storm_edge.export.checkpoint.tokenizer import copy_tokenizer
 from storm_edge.export.checkpoint.weights import write_safetensors
+from storm_edge.export.families.recognise import open_checkpoint
 from storm_edge.export.graph_file import StreamedModel
 from storm_edge.export.network.language import load_language_model, stream_language_model
-from storm_edge.export.network.load import load_temporal, load_vision
+from storm_edge.export.network.load import load_line_end, load_temporal, load_vision
 from storm_edge.export.network.temporal import cast_for_export
 from storm_edge.export.reference.record import ReferenceClip, record_clips
 from storm_edge.export.reference.rounding import rounding_price
@@ -43,6 +44,7 @@ from storm_edge.runtime.bundle.publish import staging
 from storm_edge.runtime.bundle.records import ReferenceSpec, to_json
 from storm_edge.runtime.config.schema import DType, ReductionConfig, StormConfig, parse_config
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.llm.newline import newline_of_model
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.proof.figures import describe_reference
 
@@ -77,7 +79,8 @@ def export_bundle(
     """
     if output.exists() and not force:
         raise UsageError(f"{output} exists already: choose another folder or add --force to replace it.")
-    checkpoint = Checkpoint.open(checkpoint_path)
+    family, checkpoint = open_checkpoint(checkpoint_path)
+    progress(f"checkpoint of {family.words}")
     config = _with_pooling(checkpoint.config, temporal_pool, spatial_pool)
     dtype = dtype or config.dtype
     torch_dtype = getattr(torch, dtype)
@@ -85,7 +88,7 @@ def export_bundle(
         graphs = folder / "graphs"
         graphs.mkdir()
         progress("tokenizer")
-        copy_tokenizer(checkpoint.root / "llm", folder / "tokenizer", config.llm.vocab_size)
+        copy_tokenizer(checkpoint.tokenizer, folder / "tokenizer", config.llm.vocab_size)
         progress("load vision and temporal")
         check_tied_head(config.llm, checkpoint.llm)
         vision, temporal = load_vision(checkpoint, dtype), load_temporal(checkpoint, config, dtype)
@@ -94,7 +97,8 @@ def export_bundle(
         asked = (clips or _synthetic_clips(config.reduction.temporal_pool))(config.vision.image_size)
         steps = GREEDY_TOKENS_STREAMED if streamed else GREEDY_TOKENS
         prompt = ChatPrompt.open(folder / "tokenizer")
-        recorded = _reference_clips(config, prompt, asked, steps, short=streamed)
+        line_end = load_line_end(checkpoint, dtype)
+        recorded = _reference_clips(config, prompt, asked, steps, line_end, short=streamed)
         load_llm = stream_language_model if streamed else load_language_model
         with without_native_kernels():
             records = list(record_clips(recorded, vision, temporal, load_llm(checkpoint, dtype), steps, progress))
@@ -111,7 +115,8 @@ def export_bundle(
         specs["temporal"] = _save(StreamedModel(trace_temporal(temporal, config, torch_dtype)), graphs, "temporal")
         progress("decoder graph")
         specs["decoder"] = _save(compose_decoder(config.llm, checkpoint.llm, dtype), graphs, "decoder")
-        write_embedding(checkpoint.llm, graphs / "embedding.safetensors", dtype)
+        newline = None if line_end is None else checkpoint.temporal.read(NEWLINE, dtype)
+        write_embedding(checkpoint.llm, graphs / "embedding.safetensors", dtype, newline)
         price = None
         if checkpoint.is_rounded_by(dtype):
             progress("price of rounding")
@@ -136,7 +141,8 @@ def export_bundle(
             files={p.relative_to(folder).as_posix(): describe_file(p) for p in files},
         )
         (folder / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
-    return [*describe_reference(manifest.reference), *_context_notes(config, prompt)]
+    said = [] if family.name == "storm" else [f"family: {family.words}"]
+    return [*said, *describe_reference(manifest.reference), *_context_notes(config, prompt)]
 
 
 def synthetic_frames(count: int, size: int, seed: int) -> NDArray[np.uint8]:
@@ -159,11 +165,17 @@ def _synthetic_clips(k: int) -> ClipSource:
 
 
 def _reference_clips(
-    config: StormConfig, prompt: ChatPrompt, asked: Iterable[tuple[NDArray[np.uint8], str]], steps: int, *, short: bool
+    config: StormConfig,
+    prompt: ChatPrompt,
+    asked: Iterable[tuple[NDArray[np.uint8], str]],
+    steps: int,
+    line_end: torch.Tensor | None,
+    *,
+    short: bool,
 ) -> list[ReferenceClip]:
     """The clips, of whole groups of k frames; `short` keeps one of four frames or so. UsageError beyond the context."""
     k, size = config.reduction.temporal_pool, config.vision.image_size
-    newline = prompt.newline_id if config.reduction.newline_token else None
+    newline = newline_of_model(config, prompt)
     clips = []
     for frames, question in islice(asked, 1 if short else None):
         if frames.shape[1:] != (size, size, 3) or len(frames) < k:
@@ -179,7 +191,7 @@ def _reference_clips(
                 f"a reference clip of {groups * k} frames takes {used} positions, but llm.max_position_embeddings is"
                 f" {config.llm.max_position_embeddings}: give shorter clips with --clips, pool more, or correct it."
             )
-        clips.append(ReferenceClip(frames[: groups * k], ids.before, ids.after, newline))
+        clips.append(ReferenceClip(frames[: groups * k], ids.before, ids.after, newline, line_end))
     return clips
 
 

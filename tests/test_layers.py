@@ -28,6 +28,7 @@ ROOMS = {
     ],
     "export": [
         "checkpoint",
+        "families",
         "graph_file",
         "rotary",
         "passes",

@@ -1,4 +1,4 @@
-"""A STORM checkpoint on disk, in the layout VILA-style training leaves.
+"""An opened checkpoint, whatever its family; and STORM's own, in the layout VILA-style training leaves.
 
 config.json          StormConfig
 vision_tower/        SigLIP, Hugging Face names, with or without the `vision_model.` prefix
@@ -36,22 +36,27 @@ NOT_RUN = ("post_layernorm.*", "head.*", "encoder.layers.*", "embeddings.positio
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint whose every tensor has the name and shape its configuration asks for."""
+    """An opened checkpoint whose every tensor has the name and shape its configuration asks for.
+
+    Tensors go by STORM's names whatever they are called in the files. `folders` hold all that belongs to it.
+    """
 
     root: Path
     config: StormConfig
     vision: Weights
     temporal: Weights
     llm: Weights
+    tokenizer: Path
+    folders: tuple[Path, ...]
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
-        """Read the configuration and the tensors' headers; raises CheckpointError naming all that is wrong."""
+        """Read STORM's configuration and the tensors' headers; raises CheckpointError naming all that is wrong.
+
+        See `storm_edge.export.families` for checkpoints of any family.
+        """
         root = Path(path)
-        if not root.is_dir():
-            raise CheckpointError(
-                f"{root} is no folder: `storm init storm-mini -o {root}` makes an example checkpoint."
-            )
+        check_folder(root)
         config = read_config(root / "config.json")
         _check_part_config(root / "vision_tower" / "config.json", config.vision.model_dump(exclude={"feature_layer"}))
         _check_part_config(root / "llm" / "config.json", config.llm.model_dump())
@@ -59,10 +64,16 @@ class Checkpoint:
         check_regular(root / "temporal.safetensors")
         temporal = Weights.open(root / "temporal.safetensors")
         llm = Weights.open(root / "llm")
-        check_tensors(_unprefixed(vision.shapes), vision_shapes(config), f"{root / 'vision_tower'}", NOT_RUN)
-        check_tensors(temporal.shapes, temporal_shapes(config), f"{root / 'temporal.safetensors'}")
-        check_tensors(llm.shapes, language_shapes(config.llm), f"{root / 'llm'}", tied_head(config.llm))
-        return cls(root, config, vision, temporal, llm)
+        folders = (root, root / "vision_tower", root / "llm")
+        return cls(root, config, vision, temporal, llm, root / "llm", folders).checked()
+
+    def checked(self) -> Checkpoint:
+        """The same; raises CheckpointError where its tensors are not those of its configuration."""
+        config = self.config
+        check_tensors(_unprefixed(self.vision.shapes), vision_shapes(config), f"{self.vision.path}", NOT_RUN)
+        check_tensors(self.temporal.shapes, temporal_shapes(config), f"{self.temporal.path}")
+        check_tensors(self.llm.shapes, language_shapes(config.llm), f"{self.llm.path}", tied_head(config.llm))
+        return self
 
     @property
     def nbytes(self) -> int:
@@ -82,10 +93,15 @@ class Checkpoint:
         """Hash of the configuration, every weight file and the tokenizer, names included."""
         digest = hashlib.sha256()
         # Not a walk of the whole tree, which would pass by a part that is a link to another folder.
-        folders = (self.root, self.root / "vision_tower", self.root / "llm")
-        for path in sorted(p for folder in folders for p in folder.iterdir() if p.is_file()):
+        for path in sorted(p for folder in self.folders for p in folder.iterdir() if p.is_file()):
             digest.update(f"{path.relative_to(self.root).as_posix()}\0{file_sha256(path)}\n".encode())
         return digest.hexdigest()
+
+
+def check_folder(root: Path) -> None:
+    """Raise CheckpointError where a checkpoint is no folder."""
+    if not root.is_dir():
+        raise CheckpointError(f"{root} is no folder: `storm init storm-mini -o {root}` makes an example checkpoint.")
 
 
 def _unprefixed(shapes: TensorShapes) -> TensorShapes:

@@ -45,16 +45,21 @@ def import_vision(folder: Path, config: StormConfig) -> tuple[StormConfig, Tenso
 def import_language(folder: Path, config: StormConfig) -> tuple[StormConfig, Tensors]:
     """A Qwen2 folder: `config` with its sizes, and the language model's tensors."""
     found = read_json(folder / "config.json", _ADVICE)
-    if found.get("model_type") != "qwen2":
-        raise CheckpointError(f"{folder} holds a model of type {found.get('model_type')!r}: give a Qwen2 folder.")
-    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default" or found.get("use_sliding_window"):
-        raise CheckpointError(f"{folder} has scaled rotary embeddings or a sliding window: give a plain Qwen2.")
-    config = _with_section(config, "llm", {"rope_theta": rope.get("rope_theta"), **found}, folder)
+    config = _with_section(config, "llm", plain_qwen2(found, folder), folder)
     weights = Weights.open(folder)
     check_tensors(weights.shapes, language_shapes(config.llm), str(folder), tied_head(config.llm))
     check_tied_head(config.llm, weights)
     return config, {name: weights.lazy(name) for name in language_shapes(config.llm)}
+
+
+def plain_qwen2(found: Mapping[str, Any], where: Path) -> Mapping[str, Any]:
+    """What a configuration of transformers says of a Qwen2 or Qwen2.5; raises CheckpointError for another model."""
+    if found.get("model_type") != "qwen2":
+        raise CheckpointError(f"{where} holds a model of type {found.get('model_type')!r}: give a Qwen2 folder.")
+    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default" or found.get("use_sliding_window"):
+        raise CheckpointError(f"{where} has scaled rotary embeddings or a sliding window: give a plain Qwen2.")
+    return {"rope_theta": rope.get("rope_theta"), **found}
 
 
 def import_temporal(file: Path, config: StormConfig) -> Tensors:

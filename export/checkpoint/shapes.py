@@ -7,6 +7,7 @@ import re
 from storm_edge.runtime.config.schema import LanguageConfig, StormConfig
 
 TensorShapes = dict[str, tuple[int, ...]]
+NEWLINE = "image_newline"  # beside the temporal encoder's tensors, where the model has one
 _SCAN_CONSTANT = re.compile(r"layers\.\d+\.mixer\.(A(_b)?_log|D(_b)?|dt_proj(_b)?\.bias)")
 
 
@@ -44,10 +45,14 @@ def vision_shapes(config: StormConfig) -> TensorShapes:
 
 
 def temporal_shapes(config: StormConfig) -> TensorShapes:
-    """The projector's and Mamba layers' tensors, mamba_ssm names (`*_b` and `A_b_log` backward)."""
+    """The projector's and Mamba layers' tensors, mamba_ssm names (`*_b` and `A_b_log` backward), and the line end's."""
     width, channels, temporal = config.llm.hidden_size, config.d_inner, config.temporal
     features = config.vision.hidden_size * temporal.downsample**2
     shapes: TensorShapes = _linear("projector.linear", features, width)
+    if temporal.projector == "mlp2x_gelu":
+        shapes |= _linear("projector.linear_2", width, width)
+    if config.reduction.image_newline != "none":
+        shapes[NEWLINE] = (width,)
     if temporal.projector_norm:
         shapes |= _layer_norm("projector.norm", features)
     for i in range(temporal.num_layers):

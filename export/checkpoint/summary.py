@@ -18,8 +18,8 @@ from storm_edge.runtime.config.schema import StormConfig, read_config
 from storm_edge.runtime.errors import CheckpointError
 
 
-def summarize(root: Path) -> dict[str, Any]:
-    """Configuration, parameters and types of every part, tokenizer, and what is missing; ready for JSON.
+def summarize_storm(root: Path) -> dict[str, Any]:
+    """Configuration, parameters and types of every part of a STORM checkpoint, and what is missing; ready for JSON.
 
     Reads headers only. Raises CheckpointError for a folder without a valid config.json.
     """
@@ -30,22 +30,26 @@ def summarize(root: Path) -> dict[str, Any]:
         "temporal": (root / "temporal.safetensors", temporal_shapes(config), ()),
         "language": (root / "llm", language_shapes(config.llm), tied_head(config.llm)),
     }
-    described = {name: _attempt(missing, partial(_part, *part)) for name, part in parts.items()}
-    tokenizer = _attempt(missing, lambda: _tokenizer(root / "llm", config))
+    described = {name: attempt(missing, partial(_part, *part)) for name, part in parts.items()}
+    tokenizer = attempt(missing, lambda: tokenizer_ids(root / "llm", config))
     if not missing:
-        _attempt(missing, lambda: str(Checkpoint.open(root).root))  # what the parts' own config.json say
+        attempt(missing, lambda: str(Checkpoint.open(root).root))  # what the parts' own config.json say
+    return facts(config, described, tokenizer, missing)
+
+
+def facts(config: StormConfig, parts: Mapping[str, str], tokenizer: str, missing: list[str]) -> dict[str, Any]:
+    """What is shown of a checkpoint."""
     return {
-        "checkpoint": str(root),
         "config": config.model_dump(),
         "visual tokens per pooled frame": config.pooled_tokens_per_frame,
         "context": config.llm.max_position_embeddings,
-        "parts": described,
+        "parts": dict(parts),
         "tokenizer": tokenizer,
         "missing": missing or "nothing: storm export",
     }
 
 
-def _attempt(missing: list[str], describe: Callable[[], str]) -> str:
+def attempt(missing: list[str], describe: Callable[[], str]) -> str:
     """A part's description; where it cannot be used, what is wrong goes to `missing`."""
     try:
         return describe()
@@ -58,11 +62,16 @@ def _part(path: Path, expected: TensorShapes, ignored: tuple[str, ...]) -> str:
     with Weights.open(path) as weights:
         stored = {name.removeprefix(VISION_PREFIX): name for name in weights.names}
         check_tensors({n: weights.shape(s) for n, s in stored.items()}, expected, str(path), ignored)
-        sizes: dict[str, int] = {}
-        for name, shape in expected.items():
-            kind = weights.dtype(stored[name])
-            sizes[kind] = sizes.get(kind, 0) + math.prod(shape)
-        return f"{sum(sizes.values()):,} parameters, {_types(sizes)}"
+        return amount(weights.renamed({name: stored[name] for name in expected}))
+
+
+def amount(weights: Weights) -> str:
+    """Parameters and types of a part."""
+    sizes: dict[str, int] = {}
+    for name, shape in weights.shapes.items():
+        kind = weights.dtype(name)
+        sizes[kind] = sizes.get(kind, 0) + math.prod(shape)
+    return f"{sum(sizes.values()):,} parameters, {_types(sizes)}"
 
 
 def _types(sizes: Mapping[str, int]) -> str:
@@ -71,5 +80,6 @@ def _types(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{kind} {count:,}" for kind, count in sorted(sizes.items(), key=lambda item: -item[1]))
 
 
-def _tokenizer(folder: Path, config: StormConfig) -> str:
+def tokenizer_ids(folder: Path, config: StormConfig) -> str:
+    """How many of the vocabulary's ids a tokenizer has; raises CheckpointError where it cannot be used."""
     return f"{check_tokenizer(folder, config.llm.vocab_size).vocab_size:,} of {config.llm.vocab_size:,} ids"

@@ -53,7 +53,13 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 """
 # What a tokenizer folder may hold that the runtime reads.
-FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
 
 
 def write_byte_tokenizer(folder: Path, vocab_size: int) -> None:

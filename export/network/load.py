@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from storm_edge.export.checkpoint.folder import VISION_PREFIX, Checkpoint
-from storm_edge.export.checkpoint.shapes import is_scan_constant, vision_shapes
+from storm_edge.export.checkpoint.shapes import NEWLINE, is_scan_constant, temporal_shapes, vision_shapes
 from storm_edge.export.checkpoint.weights import Weights
 from storm_edge.export.network.temporal import TemporalEncoder
 from storm_edge.export.network.vision import VisionEncoder
@@ -26,7 +26,7 @@ def load_vision(checkpoint: Checkpoint, dtype: DType = "float32") -> VisionEncod
         name.replace("encoder.layers.", "blocks."): read_tensor(checkpoint.vision, stored[name], dtype)
         for name in vision_shapes(checkpoint.config)
     }
-    for name in checkpoint.temporal.names:
+    for name in temporal_shapes(checkpoint.config):
         if name.startswith("projector."):
             state[name] = read_tensor(checkpoint.temporal, name, dtype)
     return _with_state(VisionEncoder(checkpoint.config), state)
@@ -39,10 +39,17 @@ def load_temporal(checkpoint: Checkpoint, config: StormConfig, dtype: DType = "f
     """
     state = {
         name: read_tensor(checkpoint.temporal, name, "float32" if is_scan_constant(name) else dtype)
-        for name in checkpoint.temporal.names
-        if not name.startswith("projector.")
+        for name in temporal_shapes(checkpoint.config)
+        if name.startswith("layers.")
     }
     return _with_state(TemporalEncoder(config), state)
+
+
+def load_line_end(checkpoint: Checkpoint, dtype: DType = "float32") -> Tensor | None:
+    """The trained line end (D,) in fp32, its values rounded to `dtype`; None of a model without."""
+    if checkpoint.config.reduction.image_newline == "none":
+        return None
+    return read_tensor(checkpoint.temporal, NEWLINE, dtype)
 
 
 def read_tensor(weights: Weights, name: str, dtype: DType = "float32") -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from storm_edge.export.network.pooling import Pooling
 from storm_edge.plugins.causal_conv1d.torch_op import causal_conv1d
 from storm_edge.plugins.selective_scan.torch_op import selective_scan
 from storm_edge.runtime.config.schema import StormConfig
@@ -118,9 +119,7 @@ class TemporalEncoder(nn.Module):
     def __init__(self, config: StormConfig):
         super().__init__()
         self.layers = nn.ModuleList(TemporalLayer(config) for _ in range(config.temporal.num_layers))
-        self.grid = config.token_grid
-        self.k = config.reduction.temporal_pool
-        self.side = config.reduction.spatial_pool
+        self.pooling = Pooling(config)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mix and pool the visual tokens of a clip."""
@@ -128,12 +127,8 @@ class TemporalEncoder(nn.Module):
         x = tokens.reshape(1, frames * per_frame, width)
         for layer in self.layers:
             x = layer(x)
-        x = x.reshape(1, frames // self.k, self.k, per_frame, width).mean(dim=2)  # (1, frames / k, N, D)
-        if self.side > 1:
-            cells = self.grid // self.side
-            x = x.reshape(1, frames // self.k, cells, self.side, cells, self.side, width).mean(dim=(3, 5))
-            x = x.reshape(1, frames // self.k, cells * cells, width)
-        return x
+        pooled: Tensor = self.pooling(x, frames)
+        return pooled
 
 
 def cast_for_export(encoder: TemporalEncoder, dtype: torch.dtype) -> None:

@@ -1,7 +1,7 @@
 """The vision encoder: normalisation, SigLIP's blocks, space-to-depth, projection to the language model's width.
 
-SigLIP itself is transformers'. The feature is a hidden state from before the last block and the final norm, as in VILA,
-so those are not run.
+SigLIP itself is transformers'. The feature is a hidden state from before the final norm, and in VILA and LLaVA from
+before the last block, so those are not run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from storm_edge.runtime.config.schema import StormConfig, VisionConfig
 
 def siglip_config(vision: VisionConfig) -> SiglipVisionConfig:
     """The transformers configuration of a tower without pooling head."""
-    fields = vision.model_dump(exclude={"feature_layer"})
+    fields = vision.model_dump(exclude={"feature_layer", "image_mean", "image_std"})
     return SiglipVisionConfig(**fields, vision_use_head=False)
 
 
 class Projector(nn.Module):
-    """Space-to-depth and one Linear: features (frames, grid, grid, C) -> tokens (frames, N, D)."""
+    """Space-to-depth, and a Linear or two: features (frames, grid, grid, C) -> tokens (frames, N, D)."""
 
     def __init__(self, config: StormConfig):
         super().__init__()
@@ -30,6 +30,9 @@ class Projector(nn.Module):
             nn.LayerNorm(features, eps=config.temporal.layer_norm_eps) if config.temporal.projector_norm else None
         )
         self.linear = nn.Linear(features, config.llm.hidden_size)
+        if config.temporal.projector == "mlp2x_gelu":
+            self.linear_2 = nn.Linear(config.llm.hidden_size, config.llm.hidden_size)
+        self.two_layers = config.temporal.projector == "mlp2x_gelu"
 
     def forward(self, features: Tensor) -> Tensor:
         """Channels of a block in the order top-left, top-right, bottom-left, bottom-right."""
@@ -42,6 +45,8 @@ class Projector(nn.Module):
         if self.norm is not None:
             x = self.norm(x)
         tokens: Tensor = self.linear(x)
+        if self.two_layers:
+            tokens = self.linear_2(nn.functional.gelu(tokens))
         return tokens
 
 
@@ -55,14 +60,22 @@ class VisionEncoder(nn.Module):
         self.blocks = nn.ModuleList(list(tower.encoder.layers)[: config.vision.layers_run])
         self.projector = Projector(config)
         self.grid = config.vision.grid
+        mean, std = config.vision.image_mean, config.vision.image_std
+        self.scale, self.shift = [255 * s for s in std], [m / s for m, s in zip(mean, std, strict=True)]
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode every frame by itself."""
         dtype = self.projector.linear.weight.dtype
-        # Normalised in fp32 whatever the weights' type: mean = std = 0.5 maps 0..255 to -1..1.
-        pixels = frames.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0  # (frames, 3, H, W)
-        x = self.embeddings(pixels.to(dtype))  # (frames, grid * grid, C)
+        x = self.embeddings(self.normalized(frames).to(dtype))  # (frames, grid * grid, C)
         for block in self.blocks:
             x = block(x, attention_mask=None)
         tokens: Tensor = self.projector(x.reshape(x.shape[0], self.grid, self.grid, x.shape[-1]))
         return tokens
+
+    def normalized(self, frames: Tensor) -> Tensor:
+        """Frames as the tower takes them, (frames, 3, H, W) in fp32 whatever the weights' type."""
+        pixels = frames.to(torch.float32).permute(0, 3, 1, 2)
+        if len({*self.scale}) == len({*self.shift}) == 1:
+            return pixels / self.scale[0] - self.shift[0]  # mean = std = 0.5 maps 0..255 to -1..1
+        scale, shift = (torch.tensor(values).reshape(3, 1, 1) for values in (self.scale, self.shift))
+        return pixels / scale - shift

@@ -17,6 +17,7 @@ from transformers import Qwen2ForCausalLM
 
 from storm_edge.export.network.temporal import TemporalEncoder
 from storm_edge.export.network.vision import VisionEncoder
+from storm_edge.runtime.llm.newline import Newline
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -25,13 +26,14 @@ Arrays = dict[str, NDArray[Any]]
 class ReferenceClip:
     """A clip to record: frames uint8 (frames, H, W, 3), and its prompt as token ids around the video.
 
-    `newline` is the token whose embedding follows every frame's visual tokens, or None.
+    `newline` says where line ends stand among the visual tokens; they are `line_end` (D,), or else that token's row.
     """
 
     frames: NDArray[np.uint8]
     before: list[int]
     after: list[int]
-    newline: int | None = None
+    newline: Newline | None = None
+    line_end: Tensor | None = None
 
 
 def record_clips(
@@ -64,7 +66,7 @@ def record_clips(
             "frames": clip.frames,
             "before": np.array(clip.before, dtype=np.int64),
             "after": np.array(clip.after, dtype=np.int64),
-            "newline": np.array([] if clip.newline is None else [clip.newline], dtype=np.int64),
+            "newline": np.array([] if clip.newline is None else [clip.newline.token], dtype=np.int64),
             "tokens": tokens.numpy(),
             "visual_tokens": visual.numpy(),
             "logits": logits.numpy(),
@@ -76,10 +78,12 @@ def _prompt(llm: Qwen2ForCausalLM, clip: ReferenceClip, visual: Tensor) -> Tenso
     """Embeddings of the prompt with the visual tokens spliced in, (1, length, D)."""
     embed = llm.get_input_embeddings()
     before, after = (embed(torch.tensor([ids], dtype=torch.int64)) for ids in (clip.before, clip.after))
+    rows = visual.flatten(1, 2)  # (1, frames / k * N / p, D)
     if clip.newline is not None:
-        newline = embed(torch.tensor([[clip.newline]])).expand(1, visual.shape[1], -1)  # (1, frames / k, D)
-        visual = torch.cat([visual, newline[:, :, None]], dim=2)  # (1, frames / k, N / p + 1, D)
-    return torch.cat([before, visual.flatten(1, 2), after], dim=1)
+        line_end = embed(torch.tensor(clip.newline.token)) if clip.line_end is None else clip.line_end
+        lines = rows.reshape(1, -1, clip.newline.every or rows.shape[1], rows.shape[2])  # (1, lines, tokens, D)
+        rows = torch.cat([lines, line_end.expand(1, lines.shape[1], 1, -1)], dim=2).flatten(1, 2)
+    return torch.cat([before, rows, after], dim=1)
 
 
 def _generate(llm: Qwen2ForCausalLM, embeds: Tensor, steps: int, fed: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.generate import Generation
+from storm_edge.runtime.llm.newline import newline_of_model
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
@@ -42,7 +43,6 @@ class Pipeline:
 
     def __init__(self, bundle: Bundle, record: EngineRecord, stages: Stages, prompt: ChatPrompt):
         self.bundle, self.engine, self.stages, self.prompt = bundle, record, stages, prompt
-        self.newline = prompt.newline_id if bundle.config.reduction.newline_token else None
         self._serials = itertools.count(1)
         self.turns = Turns()
 
@@ -129,7 +129,7 @@ class Pipeline:
         )
         with Stopwatch(stages.temporal_encoder.device) as in_temporal:
             visual = stages.temporal_of(encoded.tokens)  # (1, T / k, N / p, D)
-        rows = stages.rows(visual[:, :: budget.sample], self.newline)
+        rows = stages.rows(visual[:, :: budget.sample], newline_of_model(self.bundle.config, self.prompt))
         # A GPU is waited for here, so that it has read the last frame while the next was decoded.
         seconds = {"vision": encoded.vision.seconds(), "temporal": in_temporal.seconds()}
         seconds = {"video decode": encoded.waited} | seconds

@@ -20,6 +20,7 @@ from storm_edge.runtime.bundle.engine import EngineRecord, build_again
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.llm.base import Generator
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.runners import RUNNERS, function
 from storm_edge.runtime.sessions.base import Session
 from storm_edge.runtime.sessions.device import HOST, Device, Tensor, open_device
@@ -112,7 +113,7 @@ class Stages(Encoders):
         """The same loaded graphs with a generator of its own sequence; raises EngineError."""
         return replace(self, generator=self.generator.worker())
 
-    def rows(self, visual: Tensor, newline: int | None) -> Tensor:
+    def rows(self, visual: Tensor, newline: Newline | None) -> Tensor:
         """Visual tokens (1, F, n, D) as rows of a prompt (F * n, D), where the generator wants them."""
         return self.generator.visual_rows(self._at(self.generator.device, visual), newline)
 

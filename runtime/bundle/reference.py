@@ -67,9 +67,13 @@ def _require_sensible(clip: Clip, bundle: Bundle) -> None:
         raise ValueError(f"its {frames} frames and its tokens do not fit together")
     if not len(clip["greedy"]) or len(clip["greedy"]) != len(clip["logits"]) or not len(clip["after"]):
         raise ValueError("its tokens and logits do not fit together")
+    trained = bundle.config.reduction.image_newline != "none"  # whose row is behind the vocabulary's last
     for key in ("before", "after", "newline", "greedy"):
-        if ((clip[key] < 0) | (clip[key] >= bundle.config.llm.vocab_size)).any():
+        end = bundle.config.llm.vocab_size + (trained and key == "newline")
+        if ((clip[key] < 0) | (clip[key] >= end)).any():
             raise ValueError(f"{key} holds tokens outside the vocabulary")
+    if trained and not len(clip["newline"]):
+        raise ValueError("newline holds no line end")
     for key in ("tokens", "visual_tokens", "logits"):
         if not np.isfinite(clip[key]).all():
             raise ValueError(f"{key} holds what is no number")

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from storm_edge.runtime.config.schema import LanguageConfig, StormConfig, TemporalConfig, VisionConfig
+from storm_edge.runtime.config.schema import (
+    LanguageConfig,
+    ReductionConfig,
+    StormConfig,
+    TemporalConfig,
+    VisionConfig,
+)
 from storm_edge.runtime.errors import UsageError
 
+# SigLIP so400m at 384, every block but the last: 27 patches a side.
+_LLAVA_VISION = VisionConfig(image_size=384)
+_LLAVA_PROJECTOR = TemporalConfig(num_layers=0, downsample=1, projector="mlp2x_gelu")
+_ONE_VISION = ReductionConfig(temporal_pool=1, spatial_pool=2, spatial_mode="bilinear", image_newline="end")
+_QWEN2_05B = LanguageConfig(
+    hidden_size=896,
+    intermediate_size=4864,
+    num_hidden_layers=24,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    vocab_size=152000,
+    tie_word_embeddings=True,
+)
 PRESETS: dict[str, StormConfig] = {
     # The paper's model: SigLIP so400m at 448, Qwen2-7B (the text model of Qwen2-VL-7B).
     "storm-7b": StormConfig(),
@@ -42,6 +61,16 @@ PRESETS: dict[str, StormConfig] = {
             max_position_embeddings=8192,
             tie_word_embeddings=True,
         ),
+    ),
+    # Published models of other families, in these parts.
+    "llava-onevision-0.5b": StormConfig(
+        vision=_LLAVA_VISION, temporal=_LLAVA_PROJECTOR, reduction=_ONE_VISION, llm=_QWEN2_05B
+    ),
+    "llava-onevision-7b": StormConfig(
+        vision=_LLAVA_VISION,
+        temporal=_LLAVA_PROJECTOR,
+        reduction=_ONE_VISION,
+        llm=LanguageConfig(vocab_size=152000),
     ),
 }
 

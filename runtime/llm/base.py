@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.sessions.device import Device, Tensor
@@ -46,10 +47,10 @@ class Generator(Protocol):
     def capacity(self) -> int:
         """Tokens that fit: visual tokens, prompt and answer together."""
 
-    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
+    def visual_rows(self, visual: Tensor, newline: Newline | None) -> Tensor:
         """Visual tokens [1, frames, n, D] of `device` as rows of a prompt [frames * n, D], in the same memory.
 
-        With `newline` the embedding of that token follows every frame's.
+        Line ends stand among them where `newline` says so.
         """
 
     def start(self, prompt: SplicedPrompt, options: SamplingOptions, ends: Collection[int]) -> TokenStream:

@@ -23,8 +23,8 @@ from storm_edge.runtime.llm.tokenizer import ByteLevelTokenizer, TokenizerFault,
 
 # The text of a tokenizer's file by its name and the most bytes it may have; None where there is none.
 Texts = Callable[[str, int], "str | None"]
-# What Qwen2-VL's template writes for a video.
-VIDEO_TOKEN = "<|video_pad|>"
+# What templates that take content in parts write for a video: Qwen2-VL's, and LLaVA-OneVision's.
+VIDEO_TOKENS = ("<|video_pad|>", "<video>")
 # Private-use characters: no tokenizer gives them a meaning, no template trims or changes them.
 _VIDEO_PLACE = "\ue000video\ue001"
 # Qwen2's tokenizer.json has 7 MB and 450,000 values, Qwen3's 11 MB and 600,000. A value takes some 200 bytes once read.
@@ -79,7 +79,7 @@ class ChatPrompt:
     @classmethod
     @no_garbage()
     def read(cls, text: Texts, folder: Path, error: type[StormError] = BundleError) -> ChatPrompt:
-        """Read tokenizer.json, tokenizer_config.json, and chat_template.jinja and generation_config.json if there.
+        """Read tokenizer.json, tokenizer_config.json, chat_template.jinja or .json if there, generation_config.json.
 
         `folder` is where the files are, for messages.
         Raises `error`, one line, for a folder that is incomplete, damaged, or not a byte-level tokenizer's.
@@ -163,7 +163,8 @@ class ChatPrompt:
         lost = [i for i, place in enumerate(places) if place not in rendered]
         if lost:
             raise TemplateFault(f"leaves out the text of message {lost[0] + 1}")
-        video = VIDEO_TOKEN if content_is_list else _VIDEO_PLACE
+        marks = VIDEO_TOKENS if content_is_list else (_VIDEO_PLACE,)
+        video = next((mark for mark in marks if mark in rendered), marks[0])
         if rendered.count(video) != 1:
             raise TemplateFault(f"writes the video {rendered.count(video)} times instead of once")
         texts = dict(zip(places, (message.text for message in messages), strict=True))
@@ -237,9 +238,12 @@ def _token_text(config: dict[str, Any], key: str) -> str | None:
 def _template_source(text: Texts, folder: Path, config: dict[str, Any], error: type[StormError]) -> str:
     path = folder / "chat_template.jinja"
     try:
-        source: Any = text(path.name, LARGEST_CONFIG) or config.get("chat_template")
+        source: Any = text(path.name, LARGEST_CONFIG)
     except (OSError, UnicodeDecodeError) as e:
         raise error(f"{path} cannot be read ({e}): {_RESTORE}") from e
+    if not source:
+        of_processor = _read_json(text, folder / "chat_template.json", error, optional=True)
+        source = of_processor.get("chat_template") or config.get("chat_template")
     if isinstance(source, list):  # several, by name
         source = next((x.get("template") for x in source if isinstance(x, dict) and x.get("name") == "default"), None)
     if not isinstance(source, str):

@@ -6,10 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from storm_edge.runtime.llm.template_limits import LARGEST_OUTPUT, MEMORY, TemplateFault, TemplateLimitFault
+
+
+class _Generation(Extension):
+    """What transformers' templates write around an answer, to know it again in training; here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -20,7 +32,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 def render(source: str, special_tokens: Mapping[str, str], messages: Sequence[Mapping[str, Any]]) -> str:
     """Compile a template and run it on `messages`, up to where the answer begins; raises TemplateFault."""
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
     environment.globals["raise_exception"] = _refuse
     try:
         pieces = environment.from_string(source).generate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.sessions.device import Device, Tensor
 
 Embed = Callable[[Sequence[int]], Tensor]  # ids -> [len(ids), D], on the language model's device
@@ -38,16 +39,15 @@ def splice(device: Device, embed: Embed, prompt: SplicedPrompt) -> Tensor:
     return joined
 
 
-def flatten_visual(device: Device, embed: Embed, visual: Tensor, newline: int | None) -> Tensor:
-    """Visual tokens (1, F, n, D) of F pooled frames, on the device, as rows of the prompt (F * n, D).
-
-    With `newline` the embedding of that token follows every frame's tokens.
-    """
-    _, count, each, width = visual.shape
-    frames = visual[0]  # (F, n, D)
-    if newline is not None:
-        frames = device.empty((count, each + 1, width), "float32")
-        device.write(frames[:, :each], visual[0])
-        device.write(frames[:, each:], embed([newline])[None])
-    rows: Tensor = device.reshape(frames, (-1, width))
-    return rows
+def flatten_visual(device: Device, embed: Embed, visual: Tensor, newline: Newline | None) -> Tensor:
+    """Visual tokens (1, F, n, D) of F pooled frames, on the device, as rows of the prompt, line ends among them."""
+    rows: Tensor = device.reshape(visual[0], (-1, visual.shape[3]))  # (F * n, D)
+    if newline is None:
+        return rows
+    every = newline.every or len(rows)
+    lines = device.reshape(rows, (-1, every, rows.shape[1]))
+    room = device.empty((len(lines), every + 1, rows.shape[1]), "float32")
+    device.write(room[:, :every], lines)
+    device.write(room[:, every:], embed([newline.token])[None])
+    ended: Tensor = device.reshape(room, (-1, rows.shape[1]))
+    return ended

@@ -13,6 +13,7 @@ import numpy as np
 
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.llm.base import Finish, Float32Array, LanguageModel
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.sampling import Sampler, SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
 from storm_edge.runtime.sessions.device import Device, Tensor
@@ -36,7 +37,7 @@ class StepwiseGenerator:
         """Tokens that fit."""
         return self.model.capacity
 
-    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
+    def visual_rows(self, visual: Tensor, newline: Newline | None) -> Tensor:
         """Visual tokens [1, frames, n, D] as rows of a prompt, where the model's embeddings are."""
         return flatten_visual(self.model.device, self.model.embed, visual, newline)
 

@@ -25,6 +25,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, UsageError
 from storm_edge.runtime.llm.base import Finish, Float32Array, Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual
 from storm_edge.runtime.llm.tensorrt_llm_engine import EngineLimits, engine_folder
@@ -74,7 +75,7 @@ class TensorRtLlmGenerator:
         """Tokens that fit."""
         return self._limits.sequence
 
-    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
+    def visual_rows(self, visual: Tensor, newline: Newline | None) -> Tensor:
         """Visual tokens [1, frames, n, D] as rows of a prompt, float32 in host memory."""
         return flatten_visual(self.device, self._embedding.rows, visual, newline)
 

@@ -23,6 +23,7 @@ from storm_edge.runtime.llm.background import Background
 from storm_edge.runtime.llm.base import Finish, Float32Array, Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.language_folder import language_folder
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
 from storm_edge.runtime.llm.vllm_package import package_names
@@ -57,7 +58,7 @@ class VllmGenerator:
         """Tokens that fit."""
         return self._capacity
 
-    def visual_rows(self, visual: Tensor, newline: int | None) -> Tensor:
+    def visual_rows(self, visual: Tensor, newline: Newline | None) -> Tensor:
         """Visual tokens [1, frames, n, D] as rows of a prompt, float32 in host memory."""
         return flatten_visual(self.device, self._embedding.rows, visual, newline)
 

@@ -11,6 +11,7 @@ from storm_edge.runtime.plan.work import (
     activation_bytes,
     linear_bytes,
     llm_linears,
+    projector_linears,
     temporal_linears,
     vision_linears,
 )
@@ -26,7 +27,7 @@ def vision_weights(config: StormConfig, precision: str) -> float:
     rest += v.layers_run * 4 * v.hidden_size  # two norms a layer
     if config.temporal.projector_norm:
         rest += 2 * v.hidden_size * config.temporal.downsample**2
-    return _weights(vision_linears(config), rest, precision)
+    return _weights(vision_linears(config) + projector_linears(config), rest, precision)
 
 
 def temporal_weights(config: StormConfig, precision: str) -> float:
@@ -70,8 +71,11 @@ def temporal_activations(config: StormConfig, frames: int, precision: str, *, pi
     """A layer's tensors over the tokens computed at once: of the clip, or, with `pieces`, of a chunk of a longer one.
 
     Residual and norm, x, z and y of the first direction, and u, delta and y of the second. What else a long clip's
-    first sweep finds room to keep is not needed, and not counted.
+    first sweep finds room to keep is not needed, and not counted. Without layers: as much again as the tokens, for
+    pooling.
     """
+    if not config.temporal.num_layers:
+        return frames * config.tokens_per_frame * config.llm.hidden_size * activation_bytes(precision)
     at_once = chunk_frames(config) if pieces and frames > whole_frames(config) else frames
     directions = 3 if config.temporal.bidirectional else 2
     layer = 2 * config.llm.hidden_size + (2 + 1 + directions) * config.d_inner

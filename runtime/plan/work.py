@@ -55,15 +55,21 @@ class Work:
 
 
 def vision_linears(config: StormConfig) -> list[Linear]:
-    """The tower's, then the projector's; the projector sees fewer tokens."""
+    """The tower's."""
     v = config.vision
     layers = v.layers_run
     return [
         Linear(v.hidden_size, v.hidden_size, 4 * layers, bias=True),
         Linear(v.hidden_size, v.intermediate_size, layers, bias=True),
         Linear(v.intermediate_size, v.hidden_size, layers, bias=True),
-        Linear(v.hidden_size * config.temporal.downsample**2, config.llm.hidden_size, bias=True),
     ]
+
+
+def projector_linears(config: StormConfig) -> list[Linear]:
+    """The projector's, which sees as many tokens as space-to-depth leaves."""
+    width = config.llm.hidden_size
+    first = Linear(config.vision.hidden_size * config.temporal.downsample**2, width, bias=True)
+    return [first, Linear(width, width, bias=True)] if config.temporal.projector == "mlp2x_gelu" else [first]
 
 
 def temporal_linears(config: StormConfig) -> list[Linear]:
@@ -96,9 +102,9 @@ def vision_work(config: StormConfig, frames: int, precision: str) -> list[Work]:
     v, act = config.vision, activation_bytes(precision)
     patches = v.grid**2
     runs = math.ceil(frames / VISION_BATCH)
-    *tower, projector = vision_linears(config)
-    work = [_linear("linear layers", x, frames * patches, runs, precision) for x in tower]
-    work.append(_linear("projector", projector, frames * config.tokens_per_frame, runs, precision))
+    work = [_linear("linear layers", x, frames * patches, runs, precision) for x in vision_linears(config)]
+    tokens = frames * config.tokens_per_frame
+    work += [_linear("projector", x, tokens, runs, precision) for x in projector_linears(config)]
     patch = Linear(3 * v.patch_size**2, v.hidden_size, kept=True)
     work.append(_linear("patch embedding", patch, frames * patches, runs, precision))
     rows = float(frames * patches * v.layers_run)

@@ -28,7 +28,7 @@ from storm_edge.runtime.machine.packages import has_cuda, import_polygraphy
 from storm_edge.runtime.proof.figures import difference
 from storm_edge.runtime.proof.layer_runners import onnxruntime_runner, tensorrt_runner
 from storm_edge.runtime.proof.stage_graph import StageGraph, Tensor
-from storm_edge.runtime.proof.verify import LIMITS, LLM_LIMITS, Limits, looser
+from storm_edge.runtime.proof.verify import LIMITS, LLM_LIMITS, Limits, looser, newline_of
 from storm_edge.runtime.runners import RUNNERS
 from storm_edge.runtime.sessions.device import HOST
 
@@ -161,8 +161,7 @@ def _feed(bundle: Bundle, clip: Clip, stage: Stage, graphs: list[StageGraph]) ->
     if stage == "temporal":
         return {"tokens": clip["tokens"][None]}  # (1, T, N, D)
     embed = EmbeddingTable.open(bundle.file(bundle.manifest.embedding)).rows
-    newline = int(clip["newline"][0]) if clip["newline"].size else None
-    rows = flatten_visual(HOST, embed, clip["visual_tokens"], newline)
+    rows = flatten_visual(HOST, embed, clip["visual_tokens"], newline_of(bundle, clip))
     prompt = SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist())
     embeds = HOST.host(splice(HOST, embed, prompt))[:CHUNK]  # (S, D)
     llm = bundle.config.llm

@@ -28,7 +28,7 @@ def logit_divergence(bundle: Bundle, stages: Stages) -> Divergence:
     steps, agreeing = [], []
     for name in bundle.manifest.clips:
         clip = read_clip(bundle, name)
-        rows = stages.rows(stages.temporal(stages.vision(clip["frames"])), newline_of(clip))
+        rows = stages.rows(stages.temporal(stages.vision(clip["frames"])), newline_of(bundle, clip))
         prompt = SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist())
         logits = stages.generator.forced(prompt, clip["greedy"].tolist())
         ours, theirs = log_softmax(logits), log_softmax(clip["logits"])  # (steps, vocabulary)

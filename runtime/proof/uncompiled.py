@@ -107,5 +107,5 @@ def _check_language_model(bundle: Bundle, record: EngineRecord, checks: Prepared
     for name in bundle.manifest.clips:
         clip = read_clip(bundle, name)
         limits = LLM_LIMITS[record.llm_precision]
-        rows = prompt_rows(generator, clip, clip["visual_tokens"])
+        rows = prompt_rows(bundle, generator, clip, clip["visual_tokens"])
         checks.results.extend(check_decoder(generator, label_of(name), "decoder", clip, rows, limits))

@@ -19,6 +19,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.reference import Clip, read_clip
 from storm_edge.runtime.errors import ParityError
 from storm_edge.runtime.llm.base import Generator
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.proof.advice import advise
 from storm_edge.runtime.proof.figures import difference
@@ -85,9 +86,9 @@ def verify(
         progress(name)
         clip = read_clip(bundle, name)
         label = label_of(name)
-        results.extend(_check_clip(stages, label, clip, record))
+        results.extend(_check_clip(bundle, stages, label, clip, record))
         if len(bundle.manifest.clips) == 1 or name == bundle.manifest.clips[0]:
-            results.extend(_check_chain(stages, label, clip, record))
+            results.extend(_check_chain(bundle, stages, label, clip, record))
     if stages.temporal_encoder.has_pieces:  # last, because they take the whole graph's place
         results.extend(_check_chunks(stages, bundle.config.reduction.temporal_pool, label, clip, record))
     stages.device.watch_memory()
@@ -106,12 +107,12 @@ def require(results: list[CheckResult], bundle: Bundle, record: EngineRecord) ->
         )
 
 
-def _check_clip(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
+def _check_clip(bundle: Bundle, stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     tokens = stages.vision(clip["frames"])
     yield from compare(label, "vision", stages.device.host(tokens), clip["tokens"], LIMITS[record.precision])
     visual = stages.temporal(clip["tokens"])
     yield from compare(label, "temporal", stages.device.host(visual), clip["visual_tokens"], LIMITS[record.precision])
-    rows = prompt_rows(stages.generator, clip, clip["visual_tokens"])
+    rows = prompt_rows(bundle, stages.generator, clip, clip["visual_tokens"])
     yield from check_decoder(stages.generator, label, "decoder", clip, rows, LLM_LIMITS[record.llm_precision])
 
 
@@ -124,13 +125,13 @@ def _check_chunks(stages: Stages, group: int, label: str, clip: Clip, record: En
     yield from compare(label, IN_CHUNKS, chunks, whole, limits)
 
 
-def _check_chain(stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
+def _check_chain(bundle: Bundle, stages: Stages, label: str, clip: Clip, record: EngineRecord) -> Iterator[CheckResult]:
     """From frames to tokens with each stage fed by the one before it."""
     visual = stages.temporal(stages.vision(clip["frames"]))
     yield from compare(label, "chain", stages.device.host(visual), clip["visual_tokens"], LIMITS[record.precision])
     # The decoder is given what the encoders made, so what they are allowed, it is.
     limits = looser(LIMITS[record.precision], LLM_LIMITS[record.llm_precision])
-    rows = stages.rows(visual, newline_of(clip))
+    rows = stages.rows(visual, newline_of(bundle, clip))
     yield from check_decoder(stages.generator, label, "chain decoder", clip, rows, limits)
 
 
@@ -145,14 +146,14 @@ def looser(a: Limits, b: Limits) -> Limits:
     )
 
 
-def newline_of(clip: Clip) -> int | None:
-    """The id of the token whose embedding follows every frame's tokens, where the checkpoint has one."""
-    return int(clip["newline"][0]) if clip["newline"].size else None
+def newline_of(bundle: Bundle, clip: Clip) -> Newline | None:
+    """The line ends among a clip's visual tokens, where the checkpoint has some."""
+    return Newline.of(bundle.config, int(clip["newline"][0]) if clip["newline"].size else None)
 
 
-def prompt_rows(generator: Generator, clip: Clip, visual: NDArray[np.float32]) -> Tensor:
+def prompt_rows(bundle: Bundle, generator: Generator, clip: Clip, visual: NDArray[np.float32]) -> Tensor:
     """Visual tokens (1, F, n, D) in host memory as rows of the prompt, where the generator wants them."""
-    return generator.visual_rows(generator.device.put(visual), newline_of(clip))
+    return generator.visual_rows(generator.device.put(visual), newline_of(bundle, clip))
 
 
 def check_decoder(

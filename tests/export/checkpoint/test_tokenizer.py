@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from storm_edge.export.checkpoint.tokenizer import SPECIAL_TOKENS, check_tokenizer, copy_tokenizer, write_byte_tokenizer
 from storm_edge.runtime.errors import CheckpointError, UsageError
-from storm_edge.runtime.llm.prompt import VIDEO_TOKEN, ChatPrompt, Message
+from storm_edge.runtime.llm.prompt import VIDEO_TOKENS, ChatPrompt, Message
 
 TEXTS = [
     "What happens after the red circle moves?",
@@ -65,7 +65,7 @@ def test_transformers_agrees_on_tokens_and_chat_template(folder, text):
         add_generation_prompt=True,
     )["input_ids"]
     prompt = ours.render(messages)
-    assert [*prompt.before, theirs.convert_tokens_to_ids(VIDEO_TOKEN), *prompt.after] == expected
+    assert [*prompt.before, theirs.convert_tokens_to_ids(VIDEO_TOKENS[0]), *prompt.after] == expected
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -18,6 +18,7 @@ from storm_edge.export.network.load import load_temporal, load_vision
 from storm_edge.export.reference.record import ReferenceClip, record_clips
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import StormConfig
+from storm_edge.runtime.llm.newline import Newline
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -28,7 +29,7 @@ def test_the_record_made_layer_by_layer_equals_that_of_the_whole_model(
     llm = config.llm.model_copy(update={"tie_word_embeddings": tied})
     initialize(config.model_copy(update={"llm": llm, "dtype": dtype}), tmp_path / "checkpoint")
     checkpoint = Checkpoint.open(tmp_path / "checkpoint")
-    clips = [ReferenceClip(synthetic_frames(4, 64, 0), [5, 6, 7], [8, 9], newline=10)]
+    clips = [ReferenceClip(synthetic_frames(4, 64, 0), [5, 6, 7], [8, 9], newline=Newline(10, 16))]
     parts = load_vision(checkpoint), load_temporal(checkpoint, checkpoint.config)
     (whole,) = record_clips(clips, *parts, load_language_model(checkpoint), 8)
     (streamed,) = record_clips(clips, *parts, stream_language_model(checkpoint), 8)

@@ -4,7 +4,7 @@ import pytest
 
 from storm_edge.export.checkpoint.weights import write_safetensors
 from storm_edge.runtime.errors import BundleError, UsageError
-from storm_edge.runtime.llm.embedding import TENSOR_NAME, EmbeddingTable
+from storm_edge.runtime.llm.embedding import NEWLINE_NAME, TENSOR_NAME, EmbeddingTable
 
 TABLE = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
 
@@ -44,3 +44,20 @@ def test_a_file_that_is_no_embedding_table_is_refused(tmp_path, tensors):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(BundleError):
         EmbeddingTable.open(tmp_path / "none.safetensors")
+
+
+def test_a_trained_line_end_is_the_row_after_the_vocabularys_last(tmp_path):
+    path = tmp_path / "e.safetensors"
+    write_safetensors(path, {TENSOR_NAME: TABLE, NEWLINE_NAME: np.full((1, 4), 7, np.float16)})
+    table = EmbeddingTable.open(path)
+    np.testing.assert_array_equal(table.rows([10, 9]), [[7] * 4, TABLE[9]])
+    assert table.vocab_size == 10
+    with pytest.raises(UsageError, match="token id 11"):
+        table.rows([11])
+
+
+def test_a_line_end_of_another_width_is_refused(tmp_path):
+    path = tmp_path / "e.safetensors"
+    write_safetensors(path, {TENSOR_NAME: TABLE, NEWLINE_NAME: TABLE[:1, :3].copy()})
+    with pytest.raises(BundleError, match="line end of another shape"):
+        EmbeddingTable.open(path)

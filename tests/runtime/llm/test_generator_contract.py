@@ -29,6 +29,7 @@ from storm_edge.runtime.llm.base import Generator
 from storm_edge.runtime.llm.detokenize import StreamDecoder
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.generate import Generation
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.llm.tensorrt_llm import TensorRtLlmGenerator
@@ -230,7 +231,7 @@ def test_a_worker_answers_as_the_first_does(case: Case, reference: Any) -> None:
 
 def test_visual_tokens_become_rows_with_the_newline_after_every_frame(case: Case) -> None:
     frames = np.random.default_rng(0).normal(size=(1, 2, 3, 128)).astype(np.float32)
-    rows = np.asarray(case.generator.visual_rows(frames, 7))
+    rows = np.asarray(case.generator.visual_rows(frames, Newline(7, 3)))
     assert rows.shape == (2 * 4, 128)
     assert np.array_equal(rows.reshape(2, 4, 128)[:, :3], frames[0])
     assert np.array_equal(rows[3], rows[7])

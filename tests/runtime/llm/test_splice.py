@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
 from storm_edge.runtime.sessions.device import HOST
 
@@ -9,7 +10,7 @@ def _embed(ids):
     return np.repeat(np.array(ids, np.float32)[:, None], 2, axis=1)  # (ids, 2)
 
 
-@pytest.mark.parametrize("newline", [None, 9])
+@pytest.mark.parametrize("newline", [None, Newline(9, 3)])
 def test_visual_tokens_become_rows_frame_by_frame_with_a_newline_after_each(newline):
     visual = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)
     rows = flatten_visual(HOST, _embed, visual, newline)

@@ -18,7 +18,7 @@ from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime.bundle.calibration import find_language
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import TargetError
-from storm_edge.runtime.llm.prompt import VIDEO_TOKEN, ChatPrompt, Message
+from storm_edge.runtime.llm.prompt import VIDEO_TOKENS, ChatPrompt, Message
 
 DEMO = Path(__file__).parents[4] / "demo" / "checkpoint"
 
@@ -56,7 +56,7 @@ def test_the_folder_has_tokenizer_chat_template_and_the_tokens_that_end_an_answe
     said = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "Which way?"}]}]
     theirs = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
     asked = ours.render([Message("user", "Which way?", video=True)])
-    assert theirs == [*asked.before, tokenizer.convert_tokens_to_ids(VIDEO_TOKEN), *asked.after]
+    assert theirs == [*asked.before, tokenizer.convert_tokens_to_ids(VIDEO_TOKENS[0]), *asked.after]
     made = GenerationConfig.from_pretrained(tmp_path)
     assert set(made.eos_token_id) == ours.eos_ids
 

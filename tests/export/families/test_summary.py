@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from llava_models import random_llava, save_as_transformers
 
-from storm_edge.export.checkpoint.summary import summarize
+from storm_edge.export.families.summary import summarize
 from storm_edge.export.initialize import initialize
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.errors import CheckpointError
@@ -42,8 +43,19 @@ def test_a_folder_without_a_configuration_is_no_checkpoint(tmp_path: Path) -> No
 
 def test_it_needs_no_torch(checkpoint: Path) -> None:
     code = (
-        "import sys, pathlib; from storm_edge.export.checkpoint.summary import summarize;"
+        "import sys, pathlib; from storm_edge.export.families.summary import summarize;"
         " summarize(pathlib.Path(sys.argv[1])); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_checkpoint_of_another_family_is_named_and_described(tmp_path: Path) -> None:
+    root = save_as_transformers(random_llava(), tmp_path / "llava")
+    facts = summarize(root)
+    assert facts["family"] == "LLaVA-OneVision or LLaVA-Video"
+    assert facts["missing"] == "nothing: storm export"
+    assert facts["parts"]["temporal"] == "8,384 parameters, float32"  # the projector and the line end
+    assert facts["visual tokens per pooled frame"] == 9
+    (root / "model.safetensors").write_bytes(b"")
+    assert "model.safetensors is truncated" in summarize(root)["missing"][0]
