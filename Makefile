@@ -18,12 +18,12 @@ ifneq ($(wildcard /etc/nv_tegra_release)$(filter 3.10,$(PYTHON_VERSION)),)
   EXTRAS := cpu,serve,jetson
   VENV_FLAGS := --system-site-packages
 else
-  EXTRAS := cpu,export,demo,serve,dev,debug
+  EXTRAS := cpu,export,demo,serve,batch,dev,debug
 endif
 # A CUDA build of ONNX Runtime shares its folder with the CPU's: installing this over that breaks it.
 HAS_CUDA := 'import onnxruntime, sys; sys.exit("CUDAExecutionProvider" not in onnxruntime.get_available_providers())'
 CONSTRAINTS := $(if $(filter 3.10,$(PYTHON_VERSION)),constraints-jp62.txt,constraints.txt)
-PACKAGES := plugins runtime export calibration demo server cli
+PACKAGES := plugins runtime export calibration demo server batch cli
 
 OUT := out/demo
 # What `make export`, `make build` and `make verify` work on.

@@ -29,6 +29,7 @@ VERBS = {
     "compare": "Find the first layer at which an engine differs.",
     "run": "Answer a question about a video.",
     "serve": "Answer questions about videos over HTTP.",
+    "batch": "Ask questions about a library of videos; run again to go on.",
     "plan": "Estimate memory and time on a target, before anything is built.",
     "bench": "Measure where the time of a question goes.",
     "eval": "Measure how often an engine answers right.",

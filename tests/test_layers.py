@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ["plugins", "runtime", "export", "calibration", "demo", "server", "cli"]  # each may import those before it
-ON_RUNTIME = ("server",)  # layers that import nothing but the runtime, and are imported by the command alone
+# Each may import those before it.
+LAYERS = ["plugins", "runtime", "export", "calibration", "demo", "server", "batch", "cli"]
+ON_RUNTIME = ("server", "batch")  # layers that import nothing but the runtime, and are imported by the command alone
 # Inside a layer each room may import those before it. runtime/__init__.py, the public face, may import all of them.
 ROOMS = {
     "runtime": [
@@ -123,7 +124,7 @@ def test_a_module_imports_only_layers_above_its_own(path: Path) -> None:
 
 
 @pytest.mark.parametrize("layer", ON_RUNTIME)
-def test_the_server_stands_on_the_runtime_alone(layer: str) -> None:
+def test_server_and_batch_stand_on_the_runtime_alone(layer: str) -> None:
     for path in MODULES:
         own = path.relative_to(ROOT).parts[0]
         others = {module.split(".")[1] for module in imports(path) if module.startswith("storm_edge.")}

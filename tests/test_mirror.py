@@ -10,8 +10,14 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("plugins", "runtime", "export", "calibration", "demo", "server", "cli")
+LAYERS = ("plugins", "runtime", "export", "calibration", "demo", "server", "batch", "cli")
 COVERED_BY = {
+    "batch/bundles.py": "batch/test_predictor.py",
+    "batch/decoding.py": "batch/test_local.py",
+    "batch/fetch.py": "batch/test_predictor.py",
+    "batch/rows.py": "batch/test_store.py",
+    "batch/run.py": "cli/test_batch.py",
+    "batch/worker.py": "batch/test_local.py",
     "runtime/answer/answer.py": "runtime/answer/test_pipeline.py",
     "export/build/pieces.py": "runtime/answer/test_temporal.py",
     "runtime/bundle/engine_graphs.py": "runtime/answer/test_temporal.py",

@@ -18,7 +18,7 @@ from storm_edge.plugins.cpu_kernels import CpuKernels
 from storm_edge.runtime.machine.matrix import REPORTS, seen_on_gpus, support_matrix
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("plugins", "runtime", "export", "calibration", "demo", "server", "cli")
+FOLDERS = ("plugins", "runtime", "export", "calibration", "demo", "server", "batch", "cli")
 
 
 SOURCES = (".c", ".cmake", ".cpp", ".cu", ".cuh", ".h", ".map", ".sh", "CMakeLists.txt")

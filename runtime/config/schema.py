@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from storm_edge.runtime.config.parts import LanguageConfig as LanguageConfig
 from storm_edge.runtime.config.parts import ReductionConfig as ReductionConfig

@@ -43,7 +43,7 @@ def test_what_a_container_installs_exists(file: Path) -> None:
 
 def test_everything_a_container_copies_is_let_through() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"}
-    packages = {"plugins", "runtime", "export", "calibration", "demo", "server", "cli"}
+    packages = {"plugins", "runtime", "export", "calibration", "demo", "server", "batch", "cli"}
     assert allowed == packages | {"LICENSE", "Makefile", "README.md", "constraints*.txt", "pyproject.toml"}
 
 
