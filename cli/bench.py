@@ -31,7 +31,7 @@ def counts_of(ctx: click.Context, option: click.Parameter, value: str | None) ->
     """ "32,8" -> (8, 32)."""
     if value is None:
         return None
-    return tuple(sorted({COUNT.convert(part.strip(), option, ctx) for part in value.split(",")}))
+    return tuple(sorted({COUNT(part.strip(), option, ctx) for part in value.split(",")}))
 
 
 @click.command("bench")

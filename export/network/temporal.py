@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from storm_edge.export.network.pooling import Pooling
 from storm_edge.plugins.causal_conv1d.torch_op import causal_conv1d
-from storm_edge.plugins.selective_scan.torch_op import selective_scan
+from storm_edge.plugins.selective_scan.torch_op import selective_scan as selective_scan
 from storm_edge.runtime.config.schema import StormConfig
 
 
