@@ -20,7 +20,7 @@ from storm_edge.cli.progress import progress, say
 @click.option("--llm-precision", help="Precision of the language model; default: the target's.")
 @click.option("--llm", metavar="RUNNER", help="Data center: tensorrt-llm or vllm runs the language model.")
 @click.option("--tp", type=COUNT, default=1, show_default=True, help="GPUs that share the language model, with --llm.")
-@click.option("--prepare-only", is_flag=True, help="TensorRT targets: write the graphs and stop, on any machine.")
+@click.option("--prepare-only", is_flag=True, help="GPU targets: write the graphs and stop, on any machine.")
 @click.option("--simulate", is_flag=True, help="TensorRT targets: an engine for this CPU that computes the same.")
 @click.option("--tensorrt", metavar="VERSION", help="Prepare for this TensorRT, 10.3 for instance.")
 @click.option(
@@ -99,9 +99,11 @@ def command(ctx: click.Context, /, bundle: Path, target_name: str, **options: An
         click.echo(json.dumps(record.model_dump(mode="json") | {"seconds": step.seconds}))
     elif record.state == "prepared":
         runner = RUNNERS[where.runner]
-        version = f"{runner.words} {record.versions['tensorrt']}" if not runner.for_absent_gpus else runner.words
+        made_for = record.versions["tensorrt" if runner.compiles else runner.package]
+        version = f"{runner.words} {made_for}" if not runner.for_absent_gpus else runner.words
+        not_yet = "compiled" if runner.compiles else "run"
         there = device_command(opened, record.target, record.precision, record.llm_precision, chosen)
-        say(ctx, f"{bundle}/engines/{record.name}: prepared for {version}, not compiled; on the device: `{there}`.")
+        say(ctx, f"{bundle}/engines/{record.name}: prepared for {version}, not {not_yet}; on the device: `{there}`.")
         checked = len(record.graphs) - len(record.unchecked)
         why = "".join(f"; {stage}: {reason}" for stage, reason in record.unchecked.items())
         say(ctx, f"{checked} of {len(record.graphs)} stages could be checked here{why}.")

@@ -160,7 +160,7 @@ def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
         lines.append(f"expected{_pace(plan)}".replace(", ", " ", 1))
     else:
         lines.append("no times: the arithmetic rate of this target is not published as one figure")
-    if plan.fits and RUNNERS[where.runner].compiles:
+    if plan.fits and RUNNERS[where.runner].device == "cuda":
         if plan.options.llm:
             tp = f" --tp {plan.options.tp}" if plan.options.tp > 1 else ""
             lines.append(f"build with --max-frames {plan.options.frames} --llm {plan.options.llm}{tp}")

@@ -79,9 +79,10 @@ RUNNERS: dict[str, Runner] = {
         device="cuda",
         compiles=False,
         for_absent_gpus=False,
-        session="",
-        generator="storm_edge.runtime.llm.onnxruntime:open_generator_in_cuda",
-        builder="",
+        session="storm_edge.runtime.sessions.onnxruntime_cuda:open_session",
+        piece="storm_edge.runtime.sessions.onnxruntime_cuda:open_piece",
+        generator="storm_edge.runtime.llm.onnxruntime_cuda:open_generator",
+        builder="storm_edge.export.build.onnxruntime.cuda:build_cuda",
     ),
     "tensorrt": Runner(
         words="TensorRT",

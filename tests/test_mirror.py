@@ -53,6 +53,7 @@ COVERED_BY = {
     "demo/training/scoring.py": "demo/training/test_run.py",
     "demo/training/workers.py": "demo/training/test_run.py",
     "export/build/build.py": "cli/test_build.py",
+    "export/build/prepared.py": "export/build/onnxruntime/test_cuda.py",
     "export/build/publish.py": "export/build/tensorrt/test_build.py",
     "export/build/options.py": "cli/test_build.py",
     "export/build/steps.py": "export/build/tensorrt/test_build.py",

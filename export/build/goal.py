@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from storm_edge.export.build.language_goal import judge_language
+from storm_edge.export.build.language_goal import judge_fused, judge_language
 from storm_edge.export.build.options import BuildOptions, flag
 from storm_edge.export.build.tensorrt.profiles import Profile, profiles
 from storm_edge.export.build.tensorrt.versions import (
@@ -25,7 +25,12 @@ from storm_edge.runtime.bundle.engine import SIMULATED, engine_name
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.packages import installed
-from storm_edge.runtime.machine.precisions import check_llm_precision, check_precision, check_sms
+from storm_edge.runtime.machine.precisions import (
+    check_llm_precision,
+    check_precision,
+    check_sms,
+    require_bf16_units,
+)
 from storm_edge.runtime.machine.probe import Machine
 from storm_edge.runtime.machine.targets import Target
 from storm_edge.runtime.runners import RUNNERS
@@ -37,6 +42,8 @@ _COMPILED = (
     *("prepare_only", "llm", "tp", "tensorrt", "sms", "stages", "max_frames", "max_length", "workspace_gib"),
     *("decoder_profiles", *SWITCHES, *SHAPES),
 )
+# Of these, what a builder for a GPU reads too that compiles nothing.
+_ON_GPU = ("prepare_only", "max_frames", "max_length")
 # What the device is told again, because what was prepared depends on it.
 REPEATED = ("llm", "tp", "stages", "max_frames", "max_length", "int4_block", "calibration", *SHAPES)
 
@@ -98,7 +105,9 @@ class Goal:
 
     @property
     def here(self) -> bool:
-        """Whether this machine has a GPU of the target, and the engine runs on it."""
+        """Whether this machine is the target, and the engine runs on its GPU where it has one."""
+        if not RUNNERS[self.runner].compiles:
+            return self.where.name in self.machine.targets
         return self.where.name in self.machine.targets and self.machine.gpus[0].sm in self.sms
 
 
@@ -112,8 +121,12 @@ def judge(bundle: Bundle, where: Target, options: BuildOptions, machine: Machine
     check_sms(where, options.sms)
     if RUNNERS[where.runner].compiles and not options.simulate:
         return _compiled(bundle, where, options, machine)
-    precision = check_precision(where, options.precision)
-    llm_precision = check_llm_precision(where, options.llm_precision)
+    precision, wanted = check_precision(where, options.precision), options.llm_precision
+    if RUNNERS[where.runner].device == "cuda" and not options.simulate:
+        sm = machine.gpus[0].sm if where.name in machine.targets and not options.prepare_only else None
+        wanted = judge_fused(bundle, where, options, sm)
+        require_bf16_units(where, precision, sm, "--precision")
+    llm_precision = check_llm_precision(where, wanted)
     runner = "onnxruntime-cpu" if options.simulate else where.runner
     llm_runner = runner if options.simulate else where.llm_runners[0]
     calibration = _calibration(bundle, where, precision, llm_precision, options)
@@ -152,7 +165,9 @@ def _refuse_idle(where: Target, options: BuildOptions) -> None:
     if not RUNNERS[where.runner].compiles:
         if options.simulate:
             raise UsageError(f"--simulate stands in for TensorRT: build {where.name} without it, here or where it is.")
-        names, why = _COMPILED, f"is for TensorRT targets: leave it out for {where.name}"
+        read = _ON_GPU if RUNNERS[where.runner].device == "cuda" else ()
+        names = tuple(name for name in _COMPILED if name not in read)
+        why = f"is for TensorRT targets: leave it out for {where.name}"
     elif options.simulate:
         names, why = _COMPILED, "is for what TensorRT compiles: leave it out with --simulate"
     elif options.prepare_only:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt.versions import FIRST_DECODER, parse_version
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.config.sizes import ATTENDED_HEADS, TURNED_HEADS
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Release
-from storm_edge.runtime.machine.precisions import check_chosen_llm, check_llm_precision, require_choice
+from storm_edge.runtime.machine.precisions import (
+    check_chosen_llm,
+    check_llm_precision,
+    require_bf16_units,
+    require_choice,
+)
 from storm_edge.runtime.machine.probe import Machine
-from storm_edge.runtime.machine.targets import Target
+from storm_edge.runtime.machine.targets import FIRST_BF16_SM, Target
 from storm_edge.runtime.runners import RUNNERS, function
 
 
@@ -33,6 +39,20 @@ def judge_language(
     if "decoder" in options.stages:
         _require_runs(bundle, runner, version)
     return runner, precision
+
+
+def judge_fused(bundle: Bundle, where: Target, options: BuildOptions, sm: int | None) -> str | None:
+    """The precision of a language model that ONNX Runtime runs in CUDA, None for the target's default.
+
+    `sm` is the GPU's compute capability x 10 where it is here. Raises TargetError for what cannot be done.
+    """
+    _require_length(bundle, options)
+    _require_heads(bundle, ATTENDED_HEADS, "build for another target")
+    precision = options.llm_precision
+    if precision is None and sm is not None and sm < FIRST_BF16_SM:
+        return "fp16"
+    require_bf16_units(where, precision or "", sm, "--llm-precision")
+    return precision
 
 
 def _runner(where: Target, options: BuildOptions, release: Release | None) -> str:
@@ -63,7 +83,6 @@ def _require_length(bundle: Bundle, options: BuildOptions) -> None:
 def _require_runs(bundle: Bundle, llm_runner: str, version: str) -> None:
     """Raise TargetError where a runner beside a TensorRT of `version` cannot run this language model."""
     instead = "build the rest alone with --stages vision,temporal"
-    head = bundle.config.llm.head_dim
     if RUNNERS[llm_runner].compiles:
         if parse_version(version) < FIRST_DECODER:
             raise TargetError(
@@ -71,8 +90,15 @@ def _require_runs(bundle: Bundle, llm_runner: str, version: str) -> None:
                 " start at 10.15): take TensorRT 10.15 or newer (--tensorrt 10.16 prepares for it elsewhere), or"
                 f" {instead}."
             )
-    elif head % 16:
+    else:
+        _require_heads(bundle, TURNED_HEADS, instead)
+
+
+def _require_heads(bundle: Bundle, multiple: int, instead: str) -> None:
+    """Raise TargetError for heads that ONNX Runtime's fused attention does not take."""
+    head = bundle.config.llm.head_dim
+    if head % multiple:
         raise TargetError(
             f"the language model's heads have {head} channels, and ONNX Runtime's fused attention, which runs it here,"
-            f" takes multiples of 16: {instead}."
+            f" takes multiples of {multiple}: {instead}."
         )

@@ -48,10 +48,12 @@ def steps_for(bundle: Bundle, goal: Goal, stage: Stage) -> list[Step]:
     """The passes over a stage's canonical graph."""
     if goal.options.simulate:
         return _simulated(bundle, goal, stage)
-    if not RUNNERS[goal.runner].compiles:
+    runner = RUNNERS[goal.runner]
+    if runner.device == "cpu":
         return _on_cpu(bundle, goal, stage)
     if stage != "decoder":
-        return [*_encoder(bundle, goal, stage), *_lowered(goal.parsed_version, goal.options.wide_softmax)]
+        lowered = _lowered(goal.parsed_version, goal.options.wide_softmax) if runner.compiles else []
+        return [*_encoder(bundle, goal, stage), *lowered]
     if RUNNERS[goal.llm_runner].compiles:
         pinned = pin_length_step(LENGTH_AXIS, _length(bundle, goal))
         return [*_decoder(bundle, goal), drop_softmax_precision_step(), pinned]
@@ -86,9 +88,11 @@ def _simulated(bundle: Bundle, goal: Goal, stage: Stage) -> list[Step]:
 
 
 def _fused_decoder(bundle: Bundle, goal: Goal) -> list[Step]:
-    """To a decoder of int4 weights that ONNX Runtime runs from 1.23 on, on a CPU and in CUDA."""
-    blocks, packed = nbits_steps(4, goal.options.int4_block)
+    """To a decoder that ONNX Runtime runs from 1.23 on, on a CPU and in CUDA; around int4 weights it is fp16."""
     fused = fuse_decoder_step(bundle.config.llm, _length(bundle, goal))
+    if goal.llm_precision != "int4":
+        return [*_typed(bundle.manifest.dtype, _DECODER_DTYPES[goal.llm_precision]), fused]
+    blocks, packed = nbits_steps(4, goal.options.int4_block)
     scaled = smoothquant_steps(goal.calibration, "decoder")
     return [*_typed(bundle.manifest.dtype, "float16", [*scaled, blocks]), packed, fused]
 

@@ -1,7 +1,8 @@
 """Write the decoder in ONNX Runtime's own operators, which releases too old for opset 24 have as well.
 
 The ones for Python 3.10, and so for JetPack 6.2, end at 1.23. Its GroupQueryAttention turns, caches and attends, in
-proportion to the tokens there are instead of the buffer they lie in.
+proportion to the tokens there are instead of the buffer they lie in. Heads that it does not turn are turned before it,
+by an operator of opset 23.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from onnx import TensorProto, helper, numpy_helper
 from storm_edge.export.passes.step import Step
 from storm_edge.export.rotary import inverse_frequencies
 from storm_edge.runtime.config.schema import LanguageConfig
+from storm_edge.runtime.config.sizes import TURNED_HEADS
 
 DOMAIN = "com.microsoft"
 OPSET, IR_VERSION = 20, 10
+_FLAT = "heads.flat"
 _SEQLENS, _TOTAL, _COS, _SIN = "cache.last", "cache.total", "rotary.cos_cache", "rotary.sin_cache"
 
 
 def fuse_decoder(model: onnx.ModelProto, config: LanguageConfig, length: int) -> None:
     """Replace attention with its cache and rotation, and the norms, in place, and set opset 20.
 
-    Inputs and outputs stay what they are; position_ids is no longer read. Rotary tables reach to `length` tokens.
+    Inputs and outputs stay what they are; position_ids is no longer read. Rotary tables reach to `length` tokens. Where
+    rotation stays outside, positions are read, and the opset is that of the graph.
     Raises ValueError where the graph is not the decoder that export composes.
     """
     graph = model.graph
@@ -30,29 +34,34 @@ def fuse_decoder(model: onnx.ModelProto, config: LanguageConfig, length: int) ->
     used_by = {name: node for node in graph.node for name in node.input}
     kind = next(v for v in graph.input if v.name == "inputs_embeds").type.tensor_type.elem_type
     fused = {n.name: _fused(n, made_by, used_by, config) for n in graph.node if n.op_type == "Attention"}
-    replaced = {name for node in fused.values() for name in node.output}
+    replaced = {name for made in fused.values() for name in made[-1].output}
     nodes = _lengths(graph)
     for node in graph.node:
         if node.op_type == "Attention":
-            nodes.append(fused[node.name])
+            nodes += fused[node.name]
         elif node.op_type == "RMSNormalization":
             nodes.append(_renamed(node, "SimplifiedLayerNormalization"))
         elif replaced.isdisjoint(node.output):
             nodes.append(node)
-    _rotary_tables(graph, config, length, kind)
+    turned = config.head_dim % TURNED_HEADS == 0
+    if turned:
+        _rotary_tables(graph, config, length, kind)
+    else:
+        graph.initializer.append(numpy_helper.from_array(np.array([0, 0, -1], np.int64), _FLAT))
     _keep_needed(graph, nodes)
     del graph.value_info[:]  # of tensors that are gone
     for entry in model.opset_import:
-        if entry.domain == "":
+        if entry.domain == "" and turned:
             entry.version = OPSET
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    model.ir_version = min(model.ir_version, IR_VERSION)
+    if turned:
+        model.ir_version = min(model.ir_version, IR_VERSION)
 
 
 def fuse_decoder_step(config: LanguageConfig, length: int) -> Step:
     """The pass for a build."""
-    return Step("fuse decoder", 1, lambda model, _: fuse_decoder(model, config, length), str(length))
+    return Step("fuse decoder", 2, lambda model, _: fuse_decoder(model, config, length), str(length))
 
 
 def _lengths(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -72,27 +81,38 @@ def _fused(
     made_by: dict[str, onnx.NodeProto],
     used_by: dict[str, onnx.NodeProto],
     config: LanguageConfig,
-) -> onnx.NodeProto:
-    """One GroupQueryAttention from the projections (1, S, heads * head) to the merged heads (1, S, D)."""
+) -> list[onnx.NodeProto]:
+    """One GroupQueryAttention from the projections (1, S, heads * head) to the merged heads (1, S, D), and before it
+    what lays out heads that were turned already.
+    """
     q, keys, values = attention.input[:3]
     scatters = [_expect(made_by, name, "TensorScatter") for name in (keys, values)]
-    rotated = [_expect(made_by, name, "RotaryEmbedding").input[0] for name in (q, scatters[0].input[1])]
+    heads = [q, scatters[0].input[1]]  # each (1, heads, S, head), turned
+    before = [_expect(made_by, name, "RotaryEmbedding").input[0] for name in heads]
     flat = [
         _expect(made_by, _expect(made_by, name, "Transpose").input[0], "Reshape").input[0]
-        for name in (*rotated, scatters[1].input[1])
+        for name in (*before, scatters[1].input[1])
     ]
+    turned, nodes = config.head_dim % TURNED_HEADS == 0, list[onnx.NodeProto]()
+    if not turned:
+        for i, name in enumerate(heads):
+            rows, flat[i] = f"{name}/rows", f"{name}/flat"
+            nodes.append(helper.make_node("Transpose", [name], [rows], name=rows, perm=[0, 2, 1, 3]))
+            nodes.append(helper.make_node("Reshape", [rows, _FLAT], [flat[i]], name=flat[i]))
     rows = _expect(used_by, attention.output[0], "Transpose").output[0]
     merged = _expect(used_by, rows, "Reshape").output[0]
-    return helper.make_node(
+    tables = [_COS, _SIN] if turned else []
+    attending = helper.make_node(
         "GroupQueryAttention",
-        [*flat, scatters[0].input[0], scatters[1].input[0], _SEQLENS, _TOTAL, _COS, _SIN],
+        [*flat, scatters[0].input[0], scatters[1].input[0], _SEQLENS, _TOTAL, *tables],
         [merged, keys, values],
         name=f"{merged}/GroupQueryAttention",
         domain=DOMAIN,
         num_heads=config.num_attention_heads,
         kv_num_heads=config.num_key_value_heads,
-        do_rotary=1,
+        do_rotary=int(turned),
     )
+    return [*nodes, attending]
 
 
 def _expect(nodes: dict[str, onnx.NodeProto], name: str, op_type: str) -> onnx.NodeProto:

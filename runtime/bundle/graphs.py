@@ -28,7 +28,7 @@ _FLOATS = frozenset({"float32", "float16", "bfloat16"})
 _FUNCTION_ONLY = frozenset({"Scan"})  # the body of the selective scan
 
 # What exported and prepared graphs are made of. No Loop and no If, nothing that draws numbers, reads files or text.
-_OPERATORS: Mapping[str, frozenset[str]] = {
+OPERATORS: Mapping[str, frozenset[str]] = {
     "": frozenset(
         "Abs Add And Attention AveragePool Cast CastLike Clip Concat Constant ConstantOfShape Conv Cos"  # noqa: SIM905
         " DequantizeLinear Div Equal Erf Exp Expand Flatten Gather Gelu Greater GreaterOrEqual Identity"
@@ -41,7 +41,7 @@ _OPERATORS: Mapping[str, frozenset[str]] = {
 }
 _SCHEMAS = {op.NAME: op.SCHEMA for op in (selective_scan, causal_conv1d)}
 # ONNX Runtime's own, in the domain of ONNX.
-_CONTRIBUTED = frozenset({"SimplifiedLayerNormalization"})
+CONTRIBUTED = frozenset({"SimplifiedLayerNormalization"})
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def check_graph(root: Path, name: str, rules: GraphRules, error: type[StormError
     _compare(path, "input", model.graph.input, rules.inputs, rules.literal, error)
     _compare(path, "output", model.graph.output, rules.outputs, rules.literal, error)
     for node, in_function in _nodes(model):
-        known = _OPERATORS.get("" if node.domain == "ai.onnx" else node.domain, frozenset())
-        allowed = node.op_type in known or (not node.domain and node.op_type in _CONTRIBUTED)
+        known = OPERATORS.get("" if node.domain == "ai.onnx" else node.domain, frozenset())
+        allowed = node.op_type in known or (not node.domain and node.op_type in CONTRIBUTED)
         if not allowed or (node.op_type in _FUNCTION_ONLY and not in_function):
             _refuse(path, f"no graph of ours has a node {node.domain or 'ai.onnx'}::{node.op_type}, and it does", error)
         if node.domain == "storm" and not in_function:
@@ -86,7 +86,7 @@ def check_graph(root: Path, name: str, rules: GraphRules, error: type[StormError
             if counts != wanted or not all(node.input):
                 _refuse(path, f"a node {node.op_type} has {counts[0]} inputs and {counts[1]} outputs", error)
     for function in model.functions:
-        if function.domain != "storm" or function.name not in _OPERATORS["storm"]:
+        if function.domain != "storm" or function.name not in OPERATORS["storm"]:
             _refuse(path, f"it defines a function {function.domain}::{function.name}", error)
     data_size = size_of(root, f"{Path(name).parent.as_posix()}/{rules.data}") if rules.data else 0
     for tensor in _tensors(model):

@@ -11,7 +11,10 @@ CHUNK = 256
 # The same in TensorRT, where attention is fused: the usual piece of a prompt, and the largest. Weights are read once a
 # piece, so a long prompt wants large ones; from about 500 tokens on the arithmetic takes longer than reading them.
 TENSORRT_CHUNK, TENSORRT_LARGEST_CHUNK = 512, 2048
+CUDA_CHUNK = 2048  # the same in ONNX Runtime's CUDA provider, whose attention is fused too
 PAGED_CHUNK = 8192  # the same of runners that have a loop and a paged cache of their own
+# Channels of a head that ONNX Runtime's fused attention turns, and attends to, in multiples of.
+TURNED_HEADS, ATTENDED_HEADS = 16, 8
 TEXT_TOKENS = 1024  # positions for template, question and answer
 # Tokens by which the key-value buffers of ONNX Runtime grow: a step costs one copy, a token of room that is not used
 # yet costs attention in every layer.

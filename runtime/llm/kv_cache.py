@@ -13,10 +13,7 @@ from storm_edge.runtime.machine.packages import import_onnxruntime
 
 
 class KvCache:
-    """One buffer [1, kv_heads, M, head] per name, bound as a graph's past and present: it is updated in place.
-
-    On the device "cpu" buffers are arrays, on "cuda" ONNX Runtime's own values.
-    """
+    """One buffer [1, kv_heads, M, head] per name, bound as a graph's past and present: it is updated in place."""
 
     def __init__(
         self,
@@ -25,12 +22,11 @@ class KvCache:
         head_dim: int,
         dtype: npt.DTypeLike,
         max_length: int,
-        device: str = "cpu",
     ) -> None:
         self._names, self._heads, self._head_dim = names, heads, head_dim
-        self._dtype, self._max_length, self._device = np.dtype(dtype), max_length, device
+        self._dtype, self._max_length = np.dtype(dtype), max_length
         self.length = 0
-        self._buffers: list[Any] = [self._zeros(0) for _ in names]
+        self._buffers = [self._zeros(0) for _ in names]
 
     def fit(self, needed: int, kept: int) -> None:
         """Make M the step that holds `needed` tokens, preserving the first `kept`; shrinks as well as grows.
@@ -45,9 +41,8 @@ class KvCache:
         try:
             for i, old in enumerate(self._buffers):
                 grown = self._zeros(length)
-                held = old if isinstance(old, np.ndarray) else old.numpy()
-                grown[:, :, :kept] = held[:, :, :kept]
-                self._buffers[i] = grown if self._device == "cpu" else self._value(grown)
+                grown[:, :, :kept] = old[:, :, :kept]
+                self._buffers[i] = grown
         except MemoryError as e:
             raise EngineError(
                 f"not enough memory for a key-value cache of {length} tokens: use fewer frames, or a larger --sample."
@@ -57,13 +52,9 @@ class KvCache:
     def bind(self, binding: Any) -> None:
         """Bind every buffer as input and output of an IOBinding."""
         for (past, present), buffer in zip(self._names, self._buffers, strict=True):
-            value = self._value(buffer) if isinstance(buffer, np.ndarray) else buffer
+            value = import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer)
             binding.bind_ortvalue_input(past, value)
             binding.bind_ortvalue_output(present, value)
-
-    def _value(self, array: npt.NDArray[Any]) -> Any:
-        """An OrtValue: on the CPU a view of the array, elsewhere a copy."""
-        return import_onnxruntime().OrtValue.ortvalue_from_numpy(array, self._device, 0)
 
     def _zeros(self, length: int) -> npt.NDArray[Any]:
         # Zeros, not whatever memory holds: a masked NaN is still NaN after the softmax's 0 * NaN.

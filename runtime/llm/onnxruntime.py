@@ -1,8 +1,9 @@
-"""The decoder graph, canonical or fused, on ONNX Runtime: on a CPU, or in CUDA (which nothing of ours has run yet)."""
+"""The decoder graph, canonical or fused, on ONNX Runtime's CPU provider."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from storm_edge.runtime.llm.decoder import StepwiseDecoder
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.kv_cache import KvCache
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
-from storm_edge.runtime.machine.packages import has_cuda, import_onnxruntime
-from storm_edge.runtime.sessions.device import HOST, Device, Memory, Tensor
+from storm_edge.runtime.machine.packages import import_onnxruntime
+from storm_edge.runtime.sessions.device import HOST, Device, Tensor
 from storm_edge.runtime.sessions.onnxruntime import FLOATS, create_session
 
 
@@ -35,38 +36,18 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
         max_length: int,
         chunk: int = CHUNK,
         threads: int | None = None,
-        cuda: bool = False,
     ) -> None:
-        """Load the graph; raises EngineError if ONNX Runtime cannot, BundleError if it is not `config`'s decoder.
-
-        `cuda` runs it on the first GPU, with the key-value cache there; embeddings and logits are in host memory.
-        """
-        if not 1 <= max_length <= config.max_position_embeddings:
-            raise UsageError(
-                f"a length of {max_length} tokens is outside what the language model was made for:"
-                f" choose 1 to {config.max_position_embeddings}."
-            )
+        """Load the graph; raises EngineError if ONNX Runtime cannot, BundleError if it is not `config`'s decoder."""
+        check_length(config, max_length)
         super().__init__(embedding, max_length, HOST, chunk)
         self._config = config
-        self._session = create_session(graph_path, threads, cuda=cuda)
-        found = {value.name: (value.type, list(value.shape)) for value in self._session.get_inputs()}
-        self._dtype = _check_inputs(graph_path, config, found)
-        if (embedding.vocab_size, embedding.width) != (config.vocab_size, config.hidden_size):
-            raise BundleError(
-                f"the embedding table beside {graph_path} is [{embedding.vocab_size}, {embedding.width}] instead of"
-                f" [{config.vocab_size}, {config.hidden_size}]: export the bundle again."
-            )
-        self._memory: Memory = "cuda" if cuda else "cpu"
+        self._session = create_session(graph_path, threads)
+        self._dtype = FLOATS[check_decoder(graph_path, config, embedding, self._session, FLOATS)]
         self._cache = self._empty_cache()
 
     def _empty_cache(self) -> KvCache:
         config = self._config
-        names = [
-            (f"past_{kind}_{i}", f"present_{kind}_{i}")
-            for i in range(config.num_hidden_layers)
-            for kind in ("key", "value")
-        ]
-        return KvCache(names, config.num_key_value_heads, config.head_dim, self._dtype, self._capacity, self._memory)
+        return KvCache(cache_names(config), config.num_key_value_heads, config.head_dim, self._dtype, self._capacity)
 
     def worker(self) -> OnnxRuntimeDecoder:
         """Another one with its own cache; ONNX Runtime's sessions may be run from several threads at once."""
@@ -100,13 +81,8 @@ class OnnxRuntimeDecoder(StepwiseDecoder):
         return logits.reshape(-1)
 
 
-def open_generator(
-    bundle: Bundle, record: EngineRecord, device: Device, threads: int | None, *, cuda: bool = False
-) -> Generator:
-    """The language model of an engine on a CPU, or with `cuda` on the first GPU; raises EngineError, BundleError.
-
-    `device` is not used: tensors are given and taken in host memory.
-    """
+def open_generator(bundle: Bundle, record: EngineRecord, device: Device, threads: int | None) -> Generator:
+    """The language model of an engine on a CPU, whose `device` is the host; raises EngineError, BundleError."""
     llm = bundle.config.llm
     model = OnnxRuntimeDecoder(
         engine_graph(bundle, record, "decoder"),
@@ -114,34 +90,56 @@ def open_generator(
         EmbeddingTable.open(bundle.file(bundle.manifest.embedding)),
         max_length=record.max_length or llm.max_position_embeddings,
         threads=threads,
-        cuda=cuda,
     )
     return StepwiseGenerator(model)
 
 
-def open_generator_in_cuda(bundle: Bundle, record: EngineRecord, device: Device, threads: int | None) -> Generator:
-    """The language model in CUDA where the installed ONNX Runtime has it, else on the CPU; raises as the above."""
-    return open_generator(bundle, record, device, threads, cuda=has_cuda())
+def check_length(config: LanguageConfig, max_length: int) -> None:
+    """Raise UsageError for more tokens than the language model was made for."""
+    if not 1 <= max_length <= config.max_position_embeddings:
+        raise UsageError(
+            f"a length of {max_length} tokens is outside what the language model was made for:"
+            f" choose 1 to {config.max_position_embeddings}."
+        )
 
 
-def _check_inputs(path: Path, config: LanguageConfig, found: dict[str, tuple[str, list[object]]]) -> Any:
-    """The graph's floating type; BundleError where inputs are not those of `config`'s decoder."""
+def cache_names(config: LanguageConfig) -> list[tuple[str, str]]:
+    """The inputs and outputs that share a key-value buffer."""
+    return [
+        (f"past_{kind}_{i}", f"present_{kind}_{i}")
+        for i in range(config.num_hidden_layers)
+        for kind in ("key", "value")
+    ]
+
+
+def check_decoder(
+    path: Path, config: LanguageConfig, embedding: EmbeddingTable, session: Any, types: Collection[str]
+) -> str:
+    """The graph's floating type, "tensor(float16)" for one.
+
+    Raises BundleError where its inputs and the table are not those of `config`'s decoder, or the type none of `types`.
+    """
+    found: dict[str, tuple[str, list[object]]] = {x.name: (x.type, list(x.shape)) for x in session.get_inputs()}
     kind = found.get("inputs_embeds", ("", []))[0]
     cache: tuple[str, list[object]] = (kind, [1, config.num_key_value_heads, "length", config.head_dim])
     expected: dict[str, tuple[str, list[object]]] = {
         "inputs_embeds": (kind, [1, "sequence", config.hidden_size]),
         "position_ids": ("tensor(int64)", [1, "sequence"]),
         "write_indices": ("tensor(int64)", [1]),
+        **{past: cache for past, _ in cache_names(config)},
     }
-    for i in range(config.num_hidden_layers):
-        expected |= {f"past_key_{i}": cache, f"past_value_{i}": cache}
     wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-    if wrong or kind not in FLOATS:
+    if wrong or kind not in types:
         raise BundleError(
             f"{path} is not the decoder that the bundle's configuration describes (input"
             f" {', '.join(wrong) or 'inputs_embeds: ' + kind}): export the bundle again."
         )
-    return FLOATS[kind]
+    if (embedding.vocab_size, embedding.width) != (config.vocab_size, config.hidden_size):
+        raise BundleError(
+            f"the embedding table beside {path} is [{embedding.vocab_size}, {embedding.width}] instead of"
+            f" [{config.vocab_size}, {config.hidden_size}]: export the bundle again."
+        )
+    return kind
 
 
 def _line(error: Exception) -> str:

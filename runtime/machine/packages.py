@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+import io
 import os
 from typing import Any
 
 from storm_edge.runtime.errors import EngineError
-from storm_edge.runtime.runners import RUNNERS
+from storm_edge.runtime.runners import RUNNERS, line_of
 
+CUDA_PROVIDER = "CUDAExecutionProvider"
 FATAL = 4  # ONNX Runtime's severity of what it may log: every error is an exception too, whose text says the same
 
 
-def import_onnxruntime() -> Any:
-    """The onnxruntime module; raises EngineError, which names what to install, where it is missing or too old."""
+def import_onnxruntime(extra: str = "cpu") -> Any:
+    """The onnxruntime module; raises EngineError, naming the `extra` to install, where it is missing or too old."""
     # From 1.32 on, importing it starts telemetry, which writes into the home and the temporary folder.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         ort: Any = importlib.import_module("onnxruntime")
     except ImportError as e:
-        raise EngineError("ONNX Runtime is not installed: pip install 'storm-edge[cpu]'.") from e
+        raise EngineError(f"ONNX Runtime is not installed: pip install 'storm-edge[{extra}]'.") from e
     _require_taken("onnxruntime", ort.__version__)
     ort.set_default_logger_severity(FATAL)
     return ort
 
 
-def has_cuda() -> bool:
-    """Whether the installed ONNX Runtime runs graphs in CUDA; raises EngineError where there is none."""
-    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
+def import_onnxruntime_cuda(oldest: str = "") -> Any:
+    """The onnxruntime module of a build with CUDA, whose libraries are loaded if wheels brought them.
+
+    Raises EngineError where it is missing, has no CUDA, or is older than `oldest`.
+    """
+    ort = import_onnxruntime("cuda")
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        raise EngineError(
+            f"the ONNX Runtime {ort.__version__} that is installed has no CUDA: pip uninstall onnxruntime, which shares"
+            " its folder, then pip install --force-reinstall 'storm-edge[cuda]' (on JetPack 6.2 see docs/jetson.md)."
+        )
+    if line_of(ort.__version__) < line_of(oldest):
+        raise EngineError(
+            f"onnxruntime-gpu {ort.__version__} is installed, and this engine needs {oldest}: pip install"
+            " 'storm-edge[cuda]'."
+        )
+    _load_cuda_libraries(ort)
+    return ort
+
+
+def _load_cuda_libraries(ort: Any) -> None:
+    """Load CUDA's libraries and cuDNN from NVIDIA's wheels, where ONNX Runtime alone does not look."""
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls()
 
 
 def import_tensorrt(api: str) -> Any:

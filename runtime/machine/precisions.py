@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from storm_edge.runtime.errors import StormError, TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Release
-from storm_edge.runtime.machine.targets import FIRST_FP8_SM, PRECISIONS, TARGETS, Target
+from storm_edge.runtime.machine.targets import FIRST_BF16_SM, FIRST_FP8_SM, PRECISIONS, TARGETS, Target
 from storm_edge.runtime.runners import RUNNERS
 
 
@@ -67,6 +67,15 @@ def check_sms(where: Target, sms: tuple[int, ...]) -> None:
     if unknown:
         raise TargetError(
             f"TensorRT for RTX does not compile for SM {unknown[0]}: choose among {', '.join(map(str, where.sms))}."
+        )
+
+
+def require_bf16_units(where: Target, precision: str, sm: int | None, option: str) -> None:
+    """Raise TargetError for bf16 on a GPU, of compute capability `sm` x 10, that does not multiply it."""
+    if precision == "bf16" and sm is not None and sm < FIRST_BF16_SM:
+        raise TargetError(
+            f"this GPU (SM {sm}) has no bf16 units, they start at SM {FIRST_BF16_SM}: use {option} fp16 for"
+            f" {where.name}."
         )
 
 

@@ -19,6 +19,7 @@ _RTX_FP8 = "compiled for SM 89, 120"
 _WRITTEN = dict.fromkeys(("fp16", "bf16", "int8"), "written")
 BUILDS: dict[str, dict[str, str]] = {
     "cpu": dict.fromkeys(("fp32", "int8"), "run on x86-64 (AMD EPYC), 2026-11"),
+    "cuda": dict.fromkeys(("fp16", "bf16"), "written"),
     "rtx": {"fp16": _RTX, "bf16": _RTX, "int8": _RTX, "fp8": _RTX_FP8},
     "a100": _WRITTEN,
     **dict.fromkeys(("l4", "l40s", "h100", "h200", "b200"), _WRITTEN | {"fp8": "written"}),
@@ -29,6 +30,7 @@ BUILDS: dict[str, dict[str, str]] = {
 _LLM_WRITTEN = dict.fromkeys(("bf16", "fp16", "int4"), "written")
 LLM_BUILDS: dict[str, dict[str, str]] = {
     "cpu": dict.fromkeys(("fp32", "int8", "int4"), "run on x86-64 (AMD EPYC), 2026-11"),
+    "cuda": _LLM_WRITTEN,
     "rtx": {**dict.fromkeys(("bf16", "fp16", "int4"), _RTX), "fp8": _RTX_FP8},
     "a100": _LLM_WRITTEN,
     **dict.fromkeys(("l4", "l40s", "h100", "h200", "b200"), _LLM_WRITTEN | {"fp8": "written"}),
@@ -43,7 +45,7 @@ CHOSEN_BUILDS: dict[str, dict[str, str]] = {
 }
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
-FIRST_FP8_SM = 89
+FIRST_BF16_SM, FIRST_FP8_SM = 80, 89
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,14 @@ TARGETS: dict[str, Target] = {
         Target(
             "cpu", "x86-64, arm64", "onnxruntime-cpu", ("onnxruntime-cpu",), ("fp32", "int8"), ("fp32", "int8", "int4")
         ),
-        Target("cuda", "any CUDA GPU", "onnxruntime-cuda", ("onnxruntime-cuda",), ("fp16",), ("fp16", "int4")),
+        Target(
+            "cuda",
+            "any CUDA GPU",
+            "onnxruntime-cuda",
+            ("onnxruntime-cuda",),
+            ("fp16", "bf16"),
+            ("bf16", "fp16", "int4"),
+        ),
         Target(
             "rtx",
             "GeForce and RTX PCs",

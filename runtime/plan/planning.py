@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import CHUNK, PAGED_CHUNK, TENSORRT_LARGEST_CHUNK, TEXT_TOKENS, kv_length
+from storm_edge.runtime.config.sizes import (
+    CHUNK,
+    CUDA_CHUNK,
+    PAGED_CHUNK,
+    TENSORRT_LARGEST_CHUNK,
+    TEXT_TOKENS,
+    kv_length,
+)
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Device
 from storm_edge.runtime.machine.precisions import check_chosen_llm, require_capable, require_llm_capable
@@ -64,8 +71,8 @@ class Plan:
     """Stages by name, and what they add up to. Memory in bytes; `usable` is None where no device was given.
 
     `longer` is what LONGER more positions of the KV cache take: bytes, and seconds of every token, None where no rate
-    is published. `sharing` are the stages that run in turn in one block of memory: TensorRT's engines, while each
-    session of ONNX Runtime keeps what it once took.
+    is published or positions that hold nothing are not read. `sharing` are the stages that run in turn in one block of
+    memory: TensorRT's engines, while each session of ONNX Runtime keeps what it once took.
     """
 
     target: str
@@ -152,14 +159,16 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     frames = -(-options.frames // k) * k  # the last frame is repeated to fill up a group
     visual = config.visual_tokens(frames)
     tokens = visual + TEXT_TOKENS
-    # An engine of TensorRT reads all of its buffer for every token; ONNX Runtime's grows with the conversation.
-    pinned = RUNNERS[where.llm_runners[0]].compiles and not options.llm
+    # On a GPU the buffer has its length from the start, and an engine of TensorRT reads all of it for every token; ONNX
+    # Runtime's grows on a CPU with the conversation.
+    runner = RUNNERS[where.llm_runners[0]]
+    pinned, fixed = (x and not options.llm for x in (runner.compiles, runner.device == "cuda"))
     encoders = RUNNERS[where.runner]
     pieces = bool(encoders.piece)
     sharing = ("vision", "temporal", *(["prefill"] if pinned else [])) if encoders.compiles else ()
     context = config.llm.max_position_embeddings
-    length = kv_length(config, frames) if pinned else memory.grown_length(tokens, context)
-    chunk = PAGED_CHUNK if options.llm else TENSORRT_LARGEST_CHUNK if pinned else CHUNK
+    length = kv_length(config, frames) if fixed else memory.grown_length(tokens, context)
+    chunk = PAGED_CHUNK if options.llm else TENSORRT_LARGEST_CHUNK if pinned else CUDA_CHUNK if fixed else CHUNK
     p, q = options.precision, options.llm_precision
 
     def shared(work: list[Work]) -> list[Work]:
@@ -210,7 +219,7 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     usable = None if device is None else max(0.0, (device.memory * SHOWN - SYSTEM[where.integrated]) * GIB)
     scanned = frames * config.tokens_per_frame
     more = stage("decode", shared([Work("attention", 0, kv_bytes(config, LONGER, q), q)]))
-    longer = more.bytes, more.expected
+    longer = more.bytes, more.expected if pinned else None
     return Plan(where.name, device, options, scanned, visual, length, context, stages, usable, longer, sharing)
 
 

@@ -24,7 +24,7 @@ from storm_edge.runtime.config.sizes import CHUNK, VISION_BATCH
 from storm_edge.runtime.errors import BuildError, EngineError, StormError, UsageError
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual, splice
-from storm_edge.runtime.machine.packages import has_cuda, import_polygraphy
+from storm_edge.runtime.machine.packages import import_polygraphy
 from storm_edge.runtime.proof.figures import difference
 from storm_edge.runtime.proof.layer_runners import onnxruntime_runner, tensorrt_runner
 from storm_edge.runtime.proof.stage_graph import StageGraph, Tensor
@@ -126,7 +126,7 @@ class _Side:
         if row.compiles and record.state == "built":
             return tensorrt_runner(name, self.graph, given, row, record.profiles[self._stage][-1])
         literal = record.simulated or (row.compiles and record.precision in ("int8", "fp8"))
-        cuda = row.device == "cuda" and not row.compiles and has_cuda()
+        cuda = row.device == "cuda" and not row.compiles and record.state == "built"
         return onnxruntime_runner(name, self.graph, given, self._threads, literal=literal, cuda=cuda)
 
 

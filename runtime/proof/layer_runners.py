@@ -27,7 +27,9 @@ def onnxruntime_runner(
     """A runner of ONNX Runtime that gives out the tensors `given`."""
 
     def session() -> Any:
-        return create_session(graph.path, threads, literal=literal, cuda=cuda, content=graph.giving(given))
+        return create_session(
+            graph.path, threads, literal=literal, cuda={} if cuda else None, content=graph.giving(given)
+        )
 
     return import_polygraphy("backend.onnxrt").OnnxrtRunner(session, name=name)
 

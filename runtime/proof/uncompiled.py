@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,15 +38,19 @@ class PreparedChecks:
     unchecked: dict[Stage, str] = field(default_factory=dict)
 
 
-def verify_prepared(bundle: Bundle, record: EngineRecord, *, threads: int | None = None) -> PreparedChecks:
+def verify_prepared(
+    bundle: Bundle, record: EngineRecord, in_fp32: Collection[Stage] = (), *, threads: int | None = None
+) -> PreparedChecks:
     """Run what ONNX Runtime can of a prepared engine's graphs and compare it with the reference, never with each other.
 
+    The graphs of `in_fp32` are those of the engine widened, to be held to the engine's own limits.
     Raises EngineError for a graph that does not keep to the contract.
     """
     checks = PreparedChecks()
     for stage, given, expected in _ENCODERS:
         if stage in record.graphs:
-            _check_encoder(bundle, record, stage, given, expected, checks, threads)
+            dtype = np.float32 if stage in in_fp32 else _NUMPY.get(record.precision)
+            _check_encoder(bundle, record, stage, given, expected, dtype, checks, threads)
     if "decoder" in record.graphs:
         _check_language_model(bundle, record, checks, threads)
     return checks
@@ -57,11 +62,11 @@ def _check_encoder(
     stage: Stage,
     given: str,
     expected: str,
+    dtype: Any,
     checks: PreparedChecks,
     threads: int | None,
 ) -> None:
     path = engine_graph(bundle, record, stage)
-    dtype = _NUMPY.get(record.precision)
     if dtype is None:
         checks.unchecked[stage] = f"ONNX Runtime multiplies no {record.precision} matrices on a CPU"
         return

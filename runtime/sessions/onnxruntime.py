@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from storm_edge.runtime.bundle.engine_graphs import engine_graph, engine_piece
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
 from storm_edge.runtime.config.sizes import VISION_BATCH
 from storm_edge.runtime.errors import EngineError
-from storm_edge.runtime.machine.packages import FATAL, import_onnxruntime
+from storm_edge.runtime.machine.packages import (
+    CUDA_PROVIDER,
+    FATAL,
+    import_onnxruntime,
+    import_onnxruntime_cuda,
+)
 from storm_edge.runtime.sessions.device import HOST, Device, HostArray, Tensor
 
 FLOATS: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -24,15 +30,16 @@ def create_session(
     threads: int | None = None,
     *,
     literal: bool = False,
-    cuda: bool = False,
+    cuda: Mapping[str, str] | None = None,
     content: bytes | None = None,
 ) -> Any:
     """An onnxruntime.InferenceSession for a graph file; `threads` None takes all cores. Raises EngineError.
 
-    `cuda` runs on the first GPU what CUDA has a kernel for. `literal` runs Q/DQ as the graph says it, instead of fusing
-    it: that is what another engine's int8 and fp8 compute. `content` stands in for the file, with its weights.
+    With `cuda`, options of ONNX Runtime's CUDA provider, it runs on the first GPU, all that CUDA has a kernel for.
+    `literal` runs Q/DQ as the graph says it, instead of fusing it: that is what another engine's int8 and fp8 compute.
+    `content` stands in for the file, with its weights.
     """
-    ort = import_onnxruntime()
+    ort = import_onnxruntime() if cuda is None else import_onnxruntime_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     # It plans one block for all activations of a shape that was seen before, and takes that beside what it has.
@@ -47,12 +54,23 @@ def create_session(
     if content is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
     register_operators(options)
-    providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if cuda is not None:
+        providers.insert(0, (CUDA_PROVIDER, dict(cuda)))
+        # Not in the arena, which would be as large again while they are read.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        return ort.InferenceSession(content or str(graph), options, providers=providers)
+        session = ort.InferenceSession(content or str(graph), options, providers=providers)
     except Exception as e:  # onnxruntime raises classes of its C extension without a common base
         reason = " ".join(str(e).split())
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} ({reason}): build it again.") from e
+    if cuda is not None and CUDA_PROVIDER not in session.get_providers():  # it takes the processor instead, silently
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} cannot load CUDA's libraries or cuDNN for {graph}: pip install"
+            " 'storm-edge[cuda]', and see `storm doctor` for the GPU and its driver."
+        )
+    return session
 
 
 def register_operators(options: Any) -> Path | None:

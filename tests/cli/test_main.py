@@ -125,7 +125,7 @@ def test_inspect_and_doctor_print_facts_and_json(bundle: Path) -> None:
         (("build", "BUNDLE", "--target", "cpu", "--precision", "fp8"), 1, "use --precision int8 or fp32"),
         (("build", "BUNDLE", "--target", "orin", "--precision", "fp8"), 1, "no FP8 units"),
         (("build", "none"), 2, "Missing option '--target': see `storm build --help`"),
-        (("build", "BUNDLE", "--target", "cuda"), 1, "build for cpu"),
+        (("build", "BUNDLE", "--target", "cuda", "--precision", "int8"), 1, "use --precision fp16 or bf16"),
         (("verify", "none"), 1, "storm export"),
         (("run", "none", "a.mp4", "What?"), 1, "storm export"),
         (("run", "none", "a.mp4", "What?", "--temperature", "-1"), 2, "temperature"),

@@ -1,7 +1,8 @@
-"""A GPU with CuPy and TensorRT that are not there, and an engine for them."""
+"""A GPU with CuPy, TensorRT and ONNX Runtime CUDA that are not there, and engines for them."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,17 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt.profiles import piece_profile
 from storm_edge.runtime.bundle.contract import piece_contract
 from storm_edge.runtime.bundle.engine import EngineRecord, read_engine
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.machine import memory, tensorrt_plugin
+from storm_edge.runtime.machine.targets import target
 from storm_edge.runtime.runners import RUNNERS
 from storm_edge.runtime.sessions import tensorrt, tensorrt_engine
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the fakes beside this file
 
 import fake_cupy
+import fake_onnxruntime
 import fake_tensorrt
 
 LENGTH = 128  # tokens of the fake engine's key-value cache
@@ -50,6 +55,30 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     tensorrt_engine._runtime.cache_clear()
     yield Machine(gpu, process, modules["cupy"])
     tensorrt_engine._runtime.cache_clear()
+
+
+@pytest.fixture
+def process(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> fake_onnxruntime.Process:
+    """The same machine with ONNX Runtime CUDA."""
+    process = fake_onnxruntime.Process(machine.gpu)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime.onnxruntime_of(process))
+    monkeypatch.setattr(memory, "_device_peak", 0)
+    return process
+
+
+@pytest.fixture(scope="session")
+def for_cuda(bundle: Path) -> Path:
+    """A copy of the bundle with the engine cuda-fp16, prepared; do not change it."""
+    path = Path(shutil.copytree(bundle, bundle.parent / "for-cuda" / "bundle"))
+    build(Bundle.open(path), target("cuda"), BuildOptions("fp16", "fp16", prepare_only=True, max_length=256))
+    return path
+
+
+@pytest.fixture
+def on_cuda(for_cuda: Path, process: fake_onnxruntime.Process) -> tuple[Bundle, EngineRecord]:
+    """That engine as it is where its GPU is."""
+    opened = Bundle.open(for_cuda)
+    return opened, read_engine(opened, "cuda-fp16").model_copy(update={"state": "built"})
 
 
 Engines = Callable[..., tuple[Bundle, EngineRecord]]

@@ -110,7 +110,7 @@ def test_an_engine_of_the_schema_before_is_refused_with_the_command_that_builds_
 def test_a_stage_that_a_runner_does_not_run_is_refused(bundle: Path) -> None:
     opened = Bundle.open(bundle)
     record = read_engine(opened, "cpu-fp32")
-    wrong = record.model_copy(update={"runners": record.runners | {"vision": "onnxruntime-cuda"}})
+    wrong = record.model_copy(update={"runners": record.runners | {"vision": "vllm"}})
     with pytest.raises(EngineError, match="runs language models alone, not vision"):
         Stages.load(opened, wrong)
 
@@ -118,7 +118,7 @@ def test_a_stage_that_a_runner_does_not_run_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize("name", list(RUNNERS))
 def test_every_row_names_functions_that_exist(name: str) -> None:
     runner = RUNNERS[name]
-    for place in filter(None, (runner.session, runner.generator, runner.builder)):
+    for place in filter(None, (runner.session, runner.piece, runner.generator, runner.builder)):
         assert callable(function(place))
     if runner.package == "onnxruntime":
         assert importlib.import_module(runner.package) is import_onnxruntime()

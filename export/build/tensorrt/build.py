@@ -7,16 +7,13 @@ GPUs that are not there; the machine that has one then verifies the engine witho
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
-from dataclasses import replace
 from pathlib import Path
 
 from storm_edge.export.build import language
-from storm_edge.export.build.device_command import device_command
 from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.options import BuildOptions
+from storm_edge.export.build.prepared import command_for, existing, key_of, prepare_here, prepared_before
 from storm_edge.export.build.publish import (
     RELEASE,
     Progress,
@@ -31,13 +28,13 @@ from storm_edge.export.build.tensorrt.engines import compiled_engines, layers_of
 from storm_edge.export.build.tensorrt.plugin import plugin_for
 from storm_edge.export.build.tensorrt.profiles import of_short_clips
 from storm_edge.export.build.tensorrt.versions import abilities
-from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord, read_engine
+from storm_edge.runtime.bundle.engine import ENGINE_JSON, EngineRecord
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle, describe_file
 from storm_edge.runtime.bundle.publish import publish_folder, publish_text
 from storm_edge.runtime.bundle.records import to_json
 from storm_edge.runtime.bundle.trust import is_ours, sealed
 from storm_edge.runtime.config.sizes import kv_length, whole_frames
-from storm_edge.runtime.errors import BuildError, StormError, TargetError
+from storm_edge.runtime.errors import TargetError
 from storm_edge.runtime.machine.memory import memory_limit
 from storm_edge.runtime.machine.packages import require_package
 from storm_edge.runtime.proof.uncompiled import verify_prepared
@@ -60,7 +57,7 @@ def build_tensorrt(bundle: Bundle, goal: Goal, progress: Progress = lambda _: No
             raise TargetError(
                 f"prepared {goal.name}, but this machine is no {goal.where.name}:"
                 f" {'' if goal.timed else here}copy {bundle.root} to one and run"
-                f" `{_device_command(bundle, goal, options)}` there (--prepare-only ends here without an error)."
+                f" `{command_for(bundle, goal, options)}` there (--prepare-only ends here without an error)."
             )
         return _compile(bundle, record, goal, plugin, options, progress)
 
@@ -73,24 +70,14 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
     made_of += [goal.calibrated_by, abilities(goal.parsed_version, goal.graphs), options.stages, options.tp]
     made_of += [options.max_frames, options.max_length, options.min_shapes, options.opt_shapes, options.max_shapes]
     made_of += [options.wide_softmax, options.decoder_profiles]
-    key = _hash([*made_of, options.int4_block])
-    found = _prepared_before(bundle, goal.name, key)
+    key = key_of([*made_of, options.int4_block])
+    found = prepared_before(bundle, goal.name, key)
     if found is not None:
         require_match(found.verification, bundle, found, options)
         return found
-    progress("prepare")
-    try:
-        from storm_edge.export.build.pieces import temporal_pieces  # onnx, which a device need not have
-        from storm_edge.export.build.prepare import prepare
-    except ImportError as e:
-        workstation = _device_command(bundle, goal, replace(options, workspace_gib=None)) + _for_version(goal)
-        raise BuildError(
-            f"{bundle.root} holds no graphs prepared for {goal.name} with these options by storm-edge {release}, and"
-            f" {e.name}, which prepares them, is not installed: prepare on a workstation with `{workstation}"
-            " --prepare-only`, or pip install onnx."
-        ) from e
+    graphs, files = prepare_here(bundle, goal, progress)
+    from storm_edge.export.build.pieces import temporal_pieces  # with onnx, which a device need not have
 
-    graphs, files = prepare(bundle, goal)
     pieces: dict[str, str] = {}
     shapes = dict(goal.profiles)
     if "temporal" in graphs and options.max_frames > whole_frames(bundle.config):
@@ -118,7 +105,7 @@ def _prepare(bundle: Bundle, goal: Goal, options: BuildOptions, progress: Progre
         checks = verify_prepared(bundle, record, threads=options.threads)
     require_match(checks.results, bundle, record, options)
     record = record.model_copy(update={"verification": checks.results, "unchecked": checks.unchecked})
-    before = _existing(bundle, record.name)
+    before = existing(bundle, record.name)
     if goal.sms and not options.prepare_only and before is not None and before.state != "prepared":
         return record  # an engine stays until the one that replaces it is compiled
     return publish(bundle, record, lambda folder: language.placed(bundle, goal, record, folder, progress))
@@ -131,8 +118,8 @@ def _compile(
     installed, versions = require_package(goal.runner), language.versions(bundle, goal)
     # TensorRT times its kernels on the GPU it builds on; TensorRT for RTX compiles for a compute capability.
     gpus = [[gpu.name, gpu.sm] for gpu in goal.machine.gpus] if goal.timed else []
-    key = _hash([prepared.key, installed, versions, _sha256(plugin), gpus, options.workspace_gib])
-    found = _existing(bundle, prepared.name)
+    key = key_of([prepared.key, installed, versions, _sha256(plugin), gpus, options.workspace_gib])
+    found = existing(bundle, prepared.name)
     # An engine of somebody else is not taken for what would be built here, whatever its record says.
     ours = found is not None and (options.trust_engines or is_ours(found))
     if found is not None and ours and found.key == key and set(goal.sms) <= set(found.sms):
@@ -179,36 +166,7 @@ def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions,
     return record
 
 
-def _device_command(bundle: Bundle, goal: Goal, options: BuildOptions) -> str:
-    return device_command(bundle, goal.where.name, goal.precision, goal.llm_precision, options)
-
-
-def _for_version(goal: Goal) -> str:
-    return f" --tensorrt {goal.version}" if goal.timed else ""
-
-
-def _hash(made_of: list[object]) -> str:
-    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
 def _sha256(plugin: Path | None) -> str | None:
     return describe_file(plugin).sha256 if plugin else None
-
-
-def _existing(bundle: Bundle, name: str) -> EngineRecord | None:
-    try:
-        return read_engine(bundle, name)
-    except StormError:
-        return None
-
-
-def _prepared_before(bundle: Bundle, name: str, key: str) -> EngineRecord | None:
-    """The prepared form of an engine, if it was prepared in the same way; a compiled one keeps its prepared graphs."""
-    found = _existing(bundle, name)
-    if found is None or found.state == "prepared":
-        return found if found is not None and found.key == key else None
-    if found.prepared_key != key:
-        return None
-    earlier = {"state": "prepared", "key": key, "graphs": found.prepared_graphs, "sms": []}
-    earlier |= {"pieces": found.prepared_pieces}
-    return found.model_copy(update=earlier | {"verified": False, "verification": []})
