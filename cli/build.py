@@ -18,7 +18,7 @@ from storm_edge.cli.progress import progress, say
 @click.option("--target", "target_name", required=True, help="What to build for; `storm doctor` lists the targets.")
 @click.option("--precision", help="Precision of the vision tower and temporal encoder; default: the target's.")
 @click.option("--llm-precision", help="Precision of the language model; default: the target's.")
-@click.option("--llm", metavar="RUNNER", help="Data center: tensorrt-llm or vllm runs the language model.")
+@click.option("--llm", metavar="RUNNER", help="What runs the language model: tensorrt-llm or vllm in a data center.")
 @click.option("--tp", type=COUNT, default=1, show_default=True, help="GPUs that share the language model, with --llm.")
 @click.option("--prepare-only", is_flag=True, help="GPU targets: write the graphs and stop, on any machine.")
 @click.option("--simulate", is_flag=True, help="TensorRT targets: an engine for this CPU that computes the same.")

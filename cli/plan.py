@@ -81,11 +81,14 @@ def with_llm(config: StormConfig, where: Target, options: PlanOptions, llm: str 
 
     from storm_edge.export.build.tensorrt_llm.ranks import check_tensor_parallel
     from storm_edge.runtime.errors import UsageError
+    from storm_edge.runtime.runners import RUNNERS
 
     if llm is None or llm == where.llm_runners[0]:
         if tp > 1:
             raise UsageError(f"--tp {tp} is for runners that share a model among GPUs: add --llm tensorrt-llm.")
         return options
+    if llm in where.llm_choices and not RUNNERS[llm].language:
+        raise UsageError(f"what {llm} takes is no part of a plan for {where.name}: leave --llm out.")
     check_tensor_parallel(config.llm, tp)
     return replace(options, llm=llm, tp=tp)
 

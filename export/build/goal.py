@@ -71,7 +71,7 @@ class Goal:
     @property
     def name(self) -> str:
         """The engine's folder."""
-        chosen = self.llm_runner if RUNNERS[self.llm_runner].language else ""
+        chosen = self.llm_runner if self.llm_runner in self.where.llm_choices else ""
         name = engine_name(self.where.name, self.precision, self.llm_precision, chosen, self.options.tp)
         return name + SIMULATED if self.options.simulate else name
 

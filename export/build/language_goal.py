@@ -8,6 +8,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.sizes import ATTENDED_HEADS, TURNED_HEADS
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Release
+from storm_edge.runtime.machine.packages import import_onnxruntime_cuda
 from storm_edge.runtime.machine.precisions import (
     check_chosen_llm,
     check_llm_precision,
@@ -24,7 +25,8 @@ def judge_language(
 ) -> tuple[str, str]:
     """The runner and the precision; `version` is the encoders' TensorRT, `here` the machine where it compiles now.
 
-    Raises TargetError and UsageError for what cannot be done, and as the runner's own `judge`.
+    Raises TargetError and UsageError for what cannot be done, EngineError where the package that runs it is another's,
+    and as the runner's own `judge`.
     """
     # A TensorRT too old for the language model leaves it to ONNX Runtime, where the target has that.
     too_old = parse_version(version) < FIRST_DECODER and "decoder" in options.stages
@@ -35,9 +37,14 @@ def judge_language(
         precision = check_chosen_llm(where, runner, options.llm_precision)
         function(f"{language}:judge")(bundle, options, precision, here)
         return runner, precision
-    precision = check_llm_precision(where, options.llm_precision, release, sm)
+    if runner in where.llm_choices:
+        precision = check_chosen_llm(where, runner, options.llm_precision)
+    else:
+        precision = check_llm_precision(where, options.llm_precision, release, sm)
     if "decoder" in options.stages:
         _require_runs(bundle, runner, version)
+        if here is not None and RUNNERS[runner].device == "cuda" and not RUNNERS[runner].compiles:
+            import_onnxruntime_cuda()  # before minutes of compiling the encoders
     return runner, precision
 
 
@@ -67,8 +74,9 @@ def _runner(where: Target, options: BuildOptions, release: Release | None) -> st
         require_choice(where, chosen)
         if "decoder" not in options.stages:
             raise UsageError(f"--llm {chosen} is for the language model: add decoder to --stages, or leave it out.")
-    elif options.tp != 1:
-        can = " or ".join(f"--llm {name}" for name in where.llm_choices) or "a data-center target"
+    if options.tp != 1 and not RUNNERS[chosen].language:
+        can = " or ".join(f"--llm {name}" for name in where.llm_choices if RUNNERS[name].language)
+        can = can or "a data-center target"
         raise UsageError(f"--tp {options.tp}: {RUNNERS[chosen].words} runs on one GPU: add {can}, or leave it out.")
     return chosen
 

@@ -21,7 +21,7 @@ from storm_edge.runtime.bundle.hashes import Remembered, sha256_of
 from storm_edge.runtime.bundle.manifest import Bundle, FileSpec
 from storm_edge.runtime.bundle.records import read_record, said
 from storm_edge.runtime.errors import EngineError, UsageError
-from storm_edge.runtime.machine.targets import PRECISIONS
+from storm_edge.runtime.machine.targets import PRECISIONS, TARGETS
 from storm_edge.runtime.runners import RUNNERS, RunnerName
 
 ENGINE_JSON = "engine.json"
@@ -152,7 +152,8 @@ def engine_name(target: str, precision: str, llm_precision: str, chosen: str = "
 def build_again(bundle: Bundle, record: EngineRecord) -> str:
     """The command that builds an engine like this one."""
     runner = record.runners.get("decoder", "")
-    llm = f" --llm {runner}" if runner and RUNNERS[runner].language else ""
+    known = TARGETS.get(record.target)
+    llm = f" --llm {runner}" if known and runner in known.llm_choices else ""
     return f"storm build {bundle.root} --target {record.target}{llm}" + (f" --tp {record.tp}" if record.tp > 1 else "")
 
 

@@ -38,7 +38,8 @@ def import_onnxruntime_cuda(oldest: str = "") -> Any:
     if CUDA_PROVIDER not in ort.get_available_providers():
         raise EngineError(
             f"the ONNX Runtime {ort.__version__} that is installed has no CUDA: pip uninstall onnxruntime, which shares"
-            " its folder, then pip install --force-reinstall 'storm-edge[cuda]' (on JetPack 6.2 see docs/jetson.md)."
+            " its folder, then pip install --force-reinstall 'storm-edge[cuda]' (JetPack 6.2: docs/jetson.md, or --llm"
+            " onnxruntime-cpu)."
         )
     if line_of(ort.__version__) < line_of(oldest):
         raise EngineError(

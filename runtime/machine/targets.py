@@ -42,6 +42,7 @@ LLM_BUILDS: dict[str, dict[str, str]] = {
 CHOSEN_BUILDS: dict[str, dict[str, str]] = {
     "tensorrt-llm": dict.fromkeys(("bf16", "fp16", "fp8", "int8", "int4"), "written"),
     "vllm": dict.fromkeys(("bf16", "fp16", "fp8", "int4"), "written"),
+    "onnxruntime-cpu": {"int4": "written"},
 }
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
@@ -150,7 +151,8 @@ TARGETS: dict[str, Target] = {
         _data_center("h100", "H100", 90),
         _data_center("h200", "H200", 90),
         _data_center("b200", "B200", 100),
-        # JetPack 6.2's TensorRT 10.3 cannot run the decoder; ONNX Runtime CUDA with int4 weights does.
+        # JetPack 6.2's TensorRT 10.3 cannot run the decoder; ONNX Runtime CUDA with int4 weights does, or the processor
+        # where that is not to be had.
         Target(
             "orin",
             "Jetson Orin",
@@ -160,6 +162,7 @@ TARGETS: dict[str, Target] = {
             ("bf16", "int4"),
             (87,),
             integrated=True,
+            llm_choices=("onnxruntime-cpu",),
         ),
         Target(
             "thor",

@@ -60,11 +60,12 @@ def create_session(
         # Not in the arena, which would be as large again while they are read.
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    again = "build it again" if cuda is None else "build it again, or see what fits the GPU with `storm plan`"
     try:
         session = ort.InferenceSession(content or str(graph), options, providers=providers)
     except Exception as e:  # onnxruntime raises classes of its C extension without a common base
         reason = " ".join(str(e).split())
-        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} ({reason}): build it again.") from e
+        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} ({reason}): {again}.") from e
     if cuda is not None and CUDA_PROVIDER not in session.get_providers():  # it takes the processor instead, silently
         raise EngineError(
             f"ONNX Runtime {ort.__version__} cannot load CUDA's libraries or cuDNN for {graph}: pip install"

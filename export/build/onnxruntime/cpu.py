@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 
 from storm_edge.export.build.goal import Goal
@@ -11,6 +10,7 @@ from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.publish import building, new_record, publish, verified
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.machine.packages import require_package
 from storm_edge.runtime.runners import RUNNERS
 
 
@@ -22,7 +22,6 @@ def build_cpu(bundle: Bundle, goal: Goal, progress: Callable[[str], None] = lamb
     with building(bundle, progress):
         graphs, files = prepare(bundle, goal, lambda stage: progress(f"prepare {stage}"))
         pieces, cut = temporal_pieces(bundle, goal.name, graphs["temporal"])
-        package = RUNNERS[goal.runner].package
-        versions = {package: importlib.metadata.version(package)}
+        versions = {RUNNERS[goal.runner].package: require_package(goal.runner)}
         record = new_record(bundle, goal, "built", graphs, files | cut, versions, pieces=pieces)
         return publish(bundle, verified(bundle, record, goal.options, progress))

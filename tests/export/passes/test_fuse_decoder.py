@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from storm_edge.export.graph_file import load_model, save_model
+from storm_edge.export.passes import fuse_decoder as passes
 from storm_edge.export.passes.fuse_decoder import fuse_decoder
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.embedding import EmbeddingTable
@@ -18,10 +19,21 @@ LENGTH = 1024
 @pytest.fixture(scope="module")
 def fused(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle's fp32 decoder, fused."""
+    return fuse(bundle, tmp_path_factory.mktemp("fused") / "decoder.onnx")
+
+
+@pytest.fixture(scope="module")
+def turned_before(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as if its heads were none that the fused attention turns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "TURNED_HEADS", 64)
+        return fuse(bundle, tmp_path_factory.mktemp("before") / "decoder.onnx")
+
+
+def fuse(bundle: Path, path: Path) -> Path:
     opened = Bundle.open(bundle)
     loaded = load_model(opened.path(opened.manifest.graphs["decoder"].file))
     fuse_decoder(loaded.model, opened.config.llm, LENGTH)
-    path = tmp_path_factory.mktemp("fused") / "decoder.onnx"
     save_model(loaded.model, path, "decoder.data", loaded.tensors)
     return path
 
@@ -32,9 +44,12 @@ def decoder(bundle: Path, graph: Path, chunk: int = 256) -> OnnxRuntimeDecoder:
     return OnnxRuntimeDecoder(graph, opened.config.llm, embedding, LENGTH, chunk)
 
 
-@pytest.mark.parametrize("chunk", [7, 256])
-def test_it_computes_what_the_canonical_graph_does(bundle: Path, fused: Path, chunk: int) -> None:
-    canonical, ours = decoder(bundle, bundle / "graphs" / "decoder.onnx"), decoder(bundle, fused, chunk)
+@pytest.mark.parametrize(("form", "chunk"), [("fused", 7), ("fused", 256), ("turned_before", 7)])
+def test_it_computes_what_the_canonical_graph_does(
+    bundle: Path, form: str, chunk: int, request: pytest.FixtureRequest
+) -> None:
+    graph = request.getfixturevalue(form)
+    canonical, ours = decoder(bundle, bundle / "graphs" / "decoder.onnx"), decoder(bundle, graph, chunk)
     rng = np.random.default_rng(0)
     prompt = rng.standard_normal((600, 128)).astype(np.float32)  # more than a step of the cache
     question = rng.standard_normal((9, 128)).astype(np.float32)
@@ -63,6 +78,14 @@ def test_it_needs_no_opset_above_20_and_nothing_that_only_newer_ones_have(bundle
     assert [v.name for v in model.graph.input] == [v.name for v in canonical.graph.input]
     assert [v.name for v in model.graph.output] == [v.name for v in canonical.graph.output]
     assert len([n for n in model.graph.node if n.op_type == "GroupQueryAttention"]) == 4
+
+
+def test_heads_that_it_does_not_turn_are_turned_before_it_in_the_graphs_own_opset(turned_before: Path) -> None:
+    model = onnx.load(turned_before, load_external_data=False)
+    assert {(e.domain, e.version) for e in model.opset_import} == {("", 24), ("com.microsoft", 1)}
+    attentions = [n for n in model.graph.node if n.op_type == "GroupQueryAttention"]
+    assert [a.i for n in attentions for a in n.attribute if a.name == "do_rotary"] == [0] * 4
+    assert len([n for n in model.graph.node if n.op_type == "RotaryEmbedding"]) == 8
 
 
 def test_a_graph_that_is_no_decoder_of_ours_is_refused(bundle: Path) -> None:

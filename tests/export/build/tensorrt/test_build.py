@@ -30,7 +30,7 @@ from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.answer import stages
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.answer.stages import Stages
-from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, FoundLayers, read_engine
+from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, FoundLayers, build_again, read_engine
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.config import sizes
@@ -213,6 +213,21 @@ def test_on_jetpack_62_the_language_model_is_prepared_for_onnx_runtime(bundle: P
     assert all(r.passed for r in decoder)
     # The device's own TensorRT asks for the same graphs.
     assert build(opened, target("orin"), replace(old, tensorrt="10.3.0.30")) == record
+
+
+def test_on_a_jetson_without_onnx_runtime_cuda_the_processor_runs_the_language_model_where_that_is_asked_for(
+    bundle: Path, copy_of: Copy
+) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    with pytest.raises(EngineError, match=r"has no CUDA: .*or --llm onnxruntime-cpu"):
+        judge(opened, target("orin"), replace(PREPARE, tensorrt="10.3", prepare_only=False), ORIN)
+    with pytest.raises(TargetError, match=r"no language model in bf16"):
+        build(opened, target("orin"), replace(PREPARE, llm="onnxruntime-cpu", llm_precision="bf16"))
+    with pytest.raises(UsageError, match=r"--tp 2: ONNX Runtime runs on one GPU: add a data-center target"):
+        build(opened, target("orin"), replace(PREPARE, llm="onnxruntime-cpu", tp=2))
+    record = build(opened, target("orin"), replace(PREPARE, tensorrt="10.3", llm="onnxruntime-cpu"))
+    assert (record.name, record.runners["decoder"]) == ("orin-fp16-onnxruntime-cpu-int4", "onnxruntime-cpu")
+    assert build_again(opened, record).endswith("--target orin --llm onnxruntime-cpu")
 
 
 def test_elsewhere_the_language_model_on_an_old_tensorrt_is_refused_with_what_works(
