@@ -20,22 +20,27 @@ Rows = dict[str, Any]
 
 INTRODUCTION = """# storm-edge beside others
 
-Made by `make bench` and, for the long rows, `make bench-full`; a row of it by
-`python benchmarks/side_by_side/main.py edge --only ROW`. What `storm bench` measures of an engine alone, and how it is
-to be read: [bench.md](bench.md).
+Made by `make bench BENCH_MODEL={model}` and, for the long rows, `make bench-full`; a row of it by
+`python benchmarks/side_by_side/main.py {model} --only ROW`. What `storm bench` measures of an engine alone, and
+how it is to be read: [bench.md](bench.md).
 
-One checkpoint of random weights: SigLIP-base at 224 x 224 (11 blocks that run, {n} visual tokens a frame), two
-bidirectional Mamba layers, Qwen2-0.5B with its vocabulary of 151,936; frames are averaged in fours. The video has 512
-frames, 1280 x 720 in H.264. Everybody has the same weights and the same frames, and all cores.
-Who is compared in a row takes turns in one run, each in a process of its own, after a turn that does not count. Times
-are medians, with the least and the most behind them. "Others" is the share of the processors' time that programs
-outside the row took meanwhile: what is far from 0 is no clean measurement, though its ratios are still fair.
+One checkpoint of random weights: SigLIP-base's widths at 224 x 224 ({blocks} blocks that run, {n} visual tokens a
+frame; the whole tower runs 11), {mamba} bidirectional Mamba layer{s}, Qwen2-0.5B's widths ({layers} layers of its 24,
+a vocabulary of {vocabulary:,} of 151,936); frames are averaged in fours. The video has 512 frames, 1280 x 720 in H.264.
+Everybody has the same weights and the same frames, and all cores. Who is compared in a row takes turns in one run, each
+in a process of its own, after a turn that does not count. Times are medians, with the least and the most behind them.
+"Others" is the share of the processors' time that programs outside the row took meanwhile: what is far from 0 is no
+clean measurement, though its ratios are still fair.
 """
 
 
 def write_page(place: Workplace, rows: Rows, docs: Path) -> None:
     """Write the page, and the pictures where their rows are there."""
-    parts = [INTRODUCTION.format(n=place.config.tokens_per_frame), *_machines(rows), *_questions(rows)]
+    config = place.config
+    about = {"model": place.model, "n": config.tokens_per_frame, "blocks": config.vision.layers_run}
+    about |= {"mamba": config.temporal.num_layers, "s": "s" * (config.temporal.num_layers > 1)}
+    about |= {"layers": config.llm.num_hidden_layers, "vocabulary": config.llm.vocab_size}
+    parts = [INTRODUCTION.format(**about), *_machines(rows), *_questions(rows)]
     parts += [*_language(rows), *_budget(place, rows), *_scaling(rows, docs), *_gpu()]
     (docs / "benchmarks.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
