@@ -133,7 +133,9 @@ class Scheduler:
                 return
             try:
                 job.check()
-                job.encoded = self.cache.get(job.key) or self._encode(job)
+                job.encoded = self.cache.get(job.key)
+                job.cached = job.encoded is not None
+                job.encoded = job.encoded or self._encode(job)
             except Exception as e:
                 self._ahead.release()
                 self._end(job, Failed(_reason(job, e)))
@@ -178,7 +180,8 @@ class Scheduler:
     def _answer(self, job: Job, pipeline: Pipeline) -> AnswerStats:
         assert job.encoded is not None
         job.check()
-        waited = time.monotonic() - job.arrived
+        encoding = 0.0 if job.cached else sum(job.encoded.video.seconds.values())
+        waited = max(time.monotonic() - job.arrived - encoding, 0.0)
         answer = self.engine.begin(pipeline, job.encoded.video, job.messages, job.options)
         job.on_cancel(answer.cancel)
         pieces, begun = iter(answer), False
