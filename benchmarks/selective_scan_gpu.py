@@ -23,9 +23,9 @@ BATCH, CHANNELS, STATE = 1, 7168, 16
 LENGTHS = (8192, 16384, 32768, 65536, 131072)
 BFLOAT16, BFLOAT16_BYTES = 2, 2
 REPEATS = 10
-# Of a token and channel: a state's decay each; a state's share in the decay of a thread's 8 tokens; softplus and SiLU
-# with an exponential and a reciprocal each, which run on the same unit.
-SPECIAL_FUNCTIONS = STATE + STATE / 8 + 4
+# Of a token and channel: a state's decay each; a state's share in the decay of a chunk of 64 tokens; an exponential in
+# softplus, an exponential and a reciprocal in SiLU, which run on the same unit.
+SPECIAL_FUNCTIONS = STATE + STATE / 64 + 3
 PTXAS = Path(__file__).parents[1] / "plugins" / "selective_scan" / "cuda" / "ptxas.txt"
 
 

@@ -48,14 +48,14 @@ def test_the_temporal_graph_becomes_an_engine_with_both_plugins(dtype, sm, tempo
             package="tensorrt_rtx",
             graph=str(path),
             engine=str(engine),
-            profiles={tokens.name: frames},
+            profiles=[{tokens.name: frames}],
             plugins=plugins,
             compute_capabilities=[sm],
         )
     )
     nodes = [node for node in model.graph.node if node.domain == "storm"]
     assert {node.op_type for node in nodes} == {"SelectiveScan", "CausalConv1d"}
-    assert len(result.plugin_layers) == len(nodes)
+    assert result.layers.plugins == len(nodes)
     content = engine.read_bytes()
     for name in (b"SelectiveScan", b"CausalConv1d"):
         assert name in content
