@@ -124,10 +124,9 @@ def main() -> None:
         measured: dict[tuple[str, str], list[float]] = {}
         for _ in range(given.rounds):
             for key, model in models.items():
-                if "level" not in key[0]:
-                    prefill, tokens = seconds(model, rows)
-                    now = [prefill, *tokens]
-                    measured[key] = [min(pair) for pair in zip(now, measured.get(key, now), strict=True)]
+                prefill, tokens = seconds(model, rows)
+                now = [prefill, *tokens]
+                measured[key] = [min(pair) for pair in zip(now, measured.get(key, now), strict=True)]
     heads = " | ".join(f"a token at {position}, ms" for position in POSITIONS)
     print(f"\n| precision, form | prefill of {PROMPT}, s | {heads} |\n|---|---|{'---|' * len(POSITIONS)}")
     for (precision, form), (prefill, *tokens) in measured.items():

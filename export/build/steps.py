@@ -8,7 +8,7 @@ from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.tensorrt.versions import FIRST_ATTENTION, FIRST_FUNCTIONS, Version
 from storm_edge.export.passes.block_weights import blocks_step, int4_step
 from storm_edge.export.passes.drop_softmax_precision import drop_softmax_precision_step
-from storm_edge.export.passes.fuse_decoder import fuse_decoder_step
+from storm_edge.export.passes.fuse_decoder import can_fuse, fuse_decoder_step
 from storm_edge.export.passes.int4_blocks import Bits
 from storm_edge.export.passes.lower_attention import lower_attention_step
 from storm_edge.export.passes.narrow import narrow_step
@@ -74,6 +74,10 @@ def _on_cpu(bundle: Bundle, goal: Goal, stage: Stage) -> list[Step]:
         steps += nbits_steps(8, _INT8_BLOCK)
     elif stage == "decoder" and goal.llm_precision == "int4":
         steps += [*smoothquant_steps(goal.calibration, stage), *nbits_steps(4, goal.options.int4_block)]
+    llm = bundle.config.llm
+    # Without other steps the canonical graph runs, which shares its weights with the bundle.
+    if stage == "decoder" and steps and can_fuse(llm, llm.max_position_embeddings):
+        steps.append(fuse_decoder_step(llm, llm.max_position_embeddings))
     return steps
 
 

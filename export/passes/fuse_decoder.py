@@ -1,8 +1,8 @@
-"""Write the decoder in ONNX Runtime's own operators, which releases too old for opset 24 have as well.
+"""Write the decoder in ONNX Runtime's own operators: faster, and releases too old for opset 24 have them as well.
 
 The ones for Python 3.10, and so for JetPack 6.2, end at 1.23. Its GroupQueryAttention turns, caches and attends, in
-proportion to the tokens there are instead of the buffer they lie in. Heads that it does not turn are turned before it,
-by an operator of opset 23.
+proportion to the tokens there are instead of the buffer they lie in, and computes the same (docs/cpu.md). Heads that it
+does not turn are turned before it, by an operator of opset 23.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from storm_edge.runtime.config.sizes import TURNED_HEADS
 DOMAIN = "com.microsoft"
 OPSET, IR_VERSION = 20, 10
 _FLAT = "heads.flat"
+_TABLE_BYTES = 64 << 20  # those of Qwen2-7B have 16 MiB
 _SEQLENS, _TOTAL, _COS, _SIN = "cache.last", "cache.total", "rotary.cos_cache", "rotary.sin_cache"
+
+
+def can_fuse(config: LanguageConfig, length: int) -> bool:
+    """Whether GroupQueryAttention takes the heads on a CPU, and rotary tables of `length` tokens stay small."""
+    return config.head_dim % TURNED_HEADS == 0 and length * config.head_dim * 4 <= _TABLE_BYTES
 
 
 def fuse_decoder(model: onnx.ModelProto, config: LanguageConfig, length: int) -> None:

@@ -73,4 +73,4 @@ def test_the_cpu_computes_with_8_bit_activations_and_the_last_positions_logits_a
     head = makers[makers["logits"].input[0]]
     assert head in nbits
     norm = makers[head.input[0]]
-    assert (norm.op_type, makers[norm.input[0]].op_type) == ("RMSNormalization", "Gather")  # one position of all
+    assert (norm.op_type, makers[norm.input[0]].op_type) == ("SimplifiedLayerNormalization", "Gather")  # one position

@@ -6,12 +6,19 @@ import numpy as np
 import onnx
 import pytest
 
+from storm_edge.export.build.goal import judge
+from storm_edge.export.build.options import BuildOptions
+from storm_edge.export.build.steps import nbits_steps, steps_for
 from storm_edge.export.graph_file import load_model, save_model
 from storm_edge.export.passes import fuse_decoder as passes
-from storm_edge.export.passes.fuse_decoder import fuse_decoder
+from storm_edge.export.passes.fuse_decoder import can_fuse, fuse_decoder
+from storm_edge.export.passes.int4_blocks import Bits
 from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
+from storm_edge.runtime.machine.probe import probe
+from storm_edge.runtime.machine.targets import target
 
 LENGTH = 1024
 
@@ -96,3 +103,39 @@ def test_a_graph_that_is_no_decoder_of_ours_is_refused(bundle: Path) -> None:
             node.op_type = "Identity"
     with pytest.raises(ValueError, match="belongs to Identity where the decoder has RotaryEmbedding"):
         fuse_decoder(model, opened.config.llm, LENGTH)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_with_rounded_weights_it_differs_by_what_the_kernel_rounds_and_by_nothing_else(
+    bundle: Path, tmp_path: Path, bits: Bits
+) -> None:
+    opened = Bundle.open(bundle)
+    made = {}
+    for form in ("standard", "fused"):
+        loaded = load_model(opened.path(opened.manifest.graphs["decoder"].file))
+        readers = dict(loaded.tensors)
+        for step in nbits_steps(bits, 32):
+            step.apply(loaded.model, readers)
+        for attribute in (a for n in loaded.model.graph.node for a in n.attribute if a.name == "accuracy_level"):
+            attribute.i = 1  # activations stay float32, which engines' kernels round to 8 bits
+        if form == "fused":
+            fuse_decoder(loaded.model, opened.config.llm, LENGTH)
+        save_model(loaded.model, tmp_path / f"{form}.onnx", f"{form}.data", readers)
+        llm = decoder(bundle, tmp_path / f"{form}.onnx")
+        made[form] = llm.append(np.random.default_rng(0).standard_normal((300, 128)).astype(np.float32))
+    np.testing.assert_allclose(made["fused"], made["standard"], atol=2e-4)
+
+
+def test_it_is_for_heads_and_lengths_that_the_operator_takes() -> None:
+    llm = preset("storm-7b").llm
+    assert can_fuse(llm, 131_072)
+    assert not can_fuse(llm, 10_485_760)  # tables of 5 GB
+    assert not can_fuse(llm.model_copy(update={"num_attention_heads": 64}), 1024)  # heads of 56
+
+
+@pytest.mark.parametrize(("llm_precision", "fused"), [("int4", True), ("int8", True), ("fp32", False)])
+def test_engines_for_a_cpu_have_it_where_they_have_a_graph_of_their_own(
+    bundle: Path, llm_precision: str, fused: bool
+) -> None:
+    goal = judge(Bundle.open(bundle), target("cpu"), BuildOptions("fp32", llm_precision), probe())
+    assert ("fuse decoder" in [step.name for step in steps_for(Bundle.open(bundle), goal, "decoder")]) == fused
