@@ -21,6 +21,7 @@ COVERED_BY = {
     "runtime/answer/answer.py": "runtime/answer/test_pipeline.py",
     "export/build/pieces.py": "runtime/answer/test_temporal.py",
     "runtime/bundle/engine_graphs.py": "runtime/answer/test_temporal.py",
+    "runtime/answer/source.py": "runtime/answer/test_on_device.py",
     "runtime/answer/chunked.py": "export/passes/test_cut_temporal.py",
     "calibration/analysis.py": "calibration/test_sensitivity.py",
     "calibration/budget.py": "calibration/test_acceptance.py",

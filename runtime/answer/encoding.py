@@ -35,11 +35,11 @@ def encode_frames(
     batches: Iterator[FrameBatch],
     *,
     frames: int | None,
-    still: StillFrames,
+    still: StillFrames | None,
     beside: bool,
     check: Callable[[int], None],
 ) -> EncodedFrames:
-    """Run vision over all frames but still ones; `frames` is how many will come, as far as that is known.
+    """Run vision over all frames but those that `still` finds; `frames` is how many will come, as far as that is known.
 
     With `beside` a thread computes the next `batches` meanwhile. `check` is told how many frames there are before a
     batch is encoded. Raises VideoError where there are none, EngineError, and what `batches` raises.
@@ -54,12 +54,15 @@ def encode_frames(
             waited += time.perf_counter() - start
             check(tokens.count + len(batch.frames))
             with vision:
-                _add(tokens, encoders, batch.frames, still.moving(batch.frames))
+                if still is None:
+                    tokens.add(encoders.vision(batch.frames))
+                else:
+                    _add(tokens, encoders, batch.frames, still.moving(batch.frames))
             times.append(batch.timestamps)
             start = time.perf_counter()
     if not times:
         raise VideoError("the video has no frames: give one with at least one.")
-    return EncodedFrames(tokens, np.concatenate(times), still.count, waited, vision)
+    return EncodedFrames(tokens, np.concatenate(times), still.count if still else 0, waited, vision)
 
 
 def _add(tokens: ClipTokens, encoders: Encoders, frames: npt.NDArray[np.uint8], moving: npt.NDArray[np.bool_]) -> None:

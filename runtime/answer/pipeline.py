@@ -6,9 +6,8 @@ A pipeline and its videos serve one caller at a time (see `conversation`); `work
 from __future__ import annotations
 
 import itertools
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from storm_edge.runtime.answer.answer import Answer, AnswerStats
 from storm_edge.runtime.answer.budget import Budget
 from storm_edge.runtime.answer.conversation import Conversation, Turns
 from storm_edge.runtime.answer.encoding import encode_frames
+from storm_edge.runtime.answer.source import OpenedSource, open_source
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
@@ -32,8 +32,8 @@ from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
-from storm_edge.runtime.video import FrameBatch, read_frames
-from storm_edge.runtime.video.reading import VideoSource, without_repeats
+from storm_edge.runtime.video import FrameBatch
+from storm_edge.runtime.video.reading import VideoSource
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
 
@@ -68,10 +68,11 @@ class Pipeline:
     ) -> Video:
         """Decode and encode a video once, for any number of questions.
 
-        `source` is a local file, a folder of images, a uint8 array (T, H, W, 3), or an iterable of (seconds, frame):
-        see `read_frames`. `frames` or `fps` choose what is looked at (without either at most 32 frames, spread evenly);
-        `sample` keeps every s-th pooled frame; `snap` lets frames move to a keyframe so many seconds away. A frame
-        whose pixels differ from the one before by no more than `skip_still` of 255 takes its tokens.
+        `source` is a local file, a folder of images, an iterable of (seconds, frame), or an array (T, H, W, 3) that
+        speaks DLPack, which stays where it is if that is the GPU: see `read_frames`. `frames` or `fps` choose what is
+        looked at (without either at most 32 frames, spread evenly); `sample` keeps every s-th pooled frame; `snap` lets
+        frames move to a keyframe so many seconds away. A frame that differs from the one before it in no pixel by more
+        than `skip_still` of 255 takes its tokens.
         Raises UsageError, VideoError, EngineError.
         """
         by_default = frames is None and fps is None
@@ -82,20 +83,18 @@ class Pipeline:
             budget = Budget.of(self.bundle.config, self.stages, sample)
             if frames is not None:
                 budget.check(frames)
-            batches = read_frames(
+            opened = open_source(
                 source,
+                self.stages.vision_session,
                 size=self.bundle.config.vision.image_size,
                 frames=frames,
                 fps=fps,
-                batch=self.stages.batch,
                 timestamps=timestamps,
                 snap=snap,
+                skip_still=skip_still,
+                repeats=not by_default,
             )
-            if by_default:
-                batches = without_repeats(batches)
-            # An iterable is its owner's code, and stays in the owner's thread.
-            beside = isinstance(source, str | os.PathLike | np.ndarray)
-            return self._encode(batches, frames, budget, skip_still, beside=beside)
+            return self._encode(opened, frames, budget)
 
     def encode(
         self,
@@ -113,18 +112,17 @@ class Pipeline:
             budget = Budget.of(self.bundle.config, self.stages, self._sampling(sample))
             if frames is not None:
                 budget.check(frames)
-            return self._encode(iter(batches), frames, budget, skip_still, beside=False)
+            opened = OpenedSource(iter(batches), StillFrames(skip_still), beside=False)
+            return self._encode(opened, frames, budget)
 
-    def _encode(
-        self, batches: Iterator[FrameBatch], frames: int | None, budget: Budget, skip_still: int, *, beside: bool
-    ) -> Video:
+    def _encode(self, opened: OpenedSource, frames: int | None, budget: Budget) -> Video:
         stages = self.stages
         encoded = encode_frames(
             stages,
-            batches,
+            opened.batches,
             frames=frames,
-            still=StillFrames(skip_still),
-            beside=beside,
+            still=opened.still,
+            beside=opened.beside,
             check=budget.check,
         )
         with Stopwatch(stages.temporal_encoder.device) as in_temporal:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.video.resizing import Pixels
-from storm_edge.runtime.video.sampling import Shot
+from storm_edge.runtime.video.sampling import Payload, Shot
 
 
-class FrameList:
-    """Frames uint8 [H, W, 3] and when they appear, in seconds; any number of passes."""
+class FrameList(Generic[Payload]):
+    """Frames, or what stands for them, and when they appear, in seconds; any number of passes."""
 
-    def __init__(self, times: Sequence[float], frames: Sequence[Pixels] | Pixels) -> None:
+    def __init__(self, times: Sequence[float], frames: Iterable[Payload]) -> None:
         self._times, self._frames = times, frames
 
-    def shots(self) -> Iterator[Shot[Pixels]]:
+    def shots(self) -> Iterator[Shot[Payload]]:
         """All frames in order."""
         return (Shot(time, frame) for time, frame in zip(self._times, self._frames, strict=True))
 
@@ -65,13 +66,16 @@ class FrameStream:
         return "the iterable"
 
 
-def from_array(frames: npt.NDArray[np.generic], timestamps: npt.ArrayLike | None) -> FrameList:
+def from_array(frames: npt.NDArray[np.generic], timestamps: npt.ArrayLike | None) -> FrameList[Pixels]:
     """The frames of a uint8 array [T, H, W, 3]; timestamps float [T], by default 0, 1, 2... seconds."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
-        raise UsageError(
-            f"the frames are {frames.dtype} {list(frames.shape)}: give uint8 RGB of shape [frames, height, width, 3]."
-        )
+    check_array(frames.dtype, frames.shape)
     return FrameList(frame_times(len(frames), timestamps), frames.astype(np.uint8, copy=False))
+
+
+def check_array(dtype: object, shape: Sequence[int]) -> None:
+    """Raises UsageError unless an array is frames: uint8 [T, H, W, 3]."""
+    if str(dtype) != "uint8" or len(shape) != 4 or shape[3] != 3 or not math.prod(shape):
+        raise UsageError(f"the frames are {dtype} {list(shape)}: give uint8 RGB of shape [frames, height, width, 3].")
 
 
 def frame_times(count: int, timestamps: npt.ArrayLike | None) -> list[float]:

@@ -7,9 +7,8 @@ import operator
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain, groupby, takewhile
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,16 @@ from av import VideoFrame
 from storm_edge.runtime.errors import UsageError, VideoError
 from storm_edge.runtime.video.container import VideoFile
 from storm_edge.runtime.video.folder import FrameFolder
-from storm_edge.runtime.video.listing import FrameStream, from_array
+from storm_edge.runtime.video.listing import FrameList, FrameStream, frame_times, from_array
 from storm_edge.runtime.video.opening import check_file, unreadable
 from storm_edge.runtime.video.resizing import Pixels, Resizer
-from storm_edge.runtime.video.sampling import TOLERANCE, Shot, Source, paced, shown_at, spread
+from storm_edge.runtime.video.sampling import TOLERANCE, Payload, Shot, Source, paced, shown_at, spread
 
 # Beyond these a request is a slip of the keyboard, not a wish.
 MAX_FRAMES, MAX_SIZE, MAX_BATCH = 100_000, 8_192, 4_096
 MIN_FPS, MAX_FPS = 1e-4, 1000
 
 VideoSource = str | os.PathLike[str] | npt.NDArray[np.uint8] | Iterable[tuple[float, Pixels]]
-Payload = TypeVar("Payload", VideoFrame, Pixels)
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,7 @@ def read_frames(
     """
     size = _whole("size", size, MAX_SIZE)
     batch = _whole("batch", batch, MAX_BATCH)
-    if frames is not None and fps is not None:
-        raise UsageError("frames and fps exclude each other: give one of them.")
-    if frames is not None:
-        frames = _whole("frames", frames, MAX_FRAMES)
-    if fps is not None:
-        fps = _rate(fps)
+    frames, fps = _number_or_rate(frames, fps)
     if snap is not None:
         if frames is None and fps is None:
             raise UsageError("snap moves the times of frames or fps: give one of them.")
@@ -102,6 +95,21 @@ def without_repeats(batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
         last = batch.timestamps[-1]
         if new.any():
             yield FrameBatch(batch.frames[new], batch.timestamps[new])
+
+
+def chosen_frames(
+    count: int, *, frames: int | None, fps: float | None, timestamps: npt.ArrayLike | None, repeats: bool
+) -> Iterator[tuple[float, int]]:
+    """When which of `count` frames appear that `read_frames` would take of an array; without `repeats` none twice.
+
+    Raises UsageError, at once.
+    """
+    frames, fps = _number_or_rate(frames, fps)
+    chosen = _chosen(FrameList(frame_times(count, timestamps), range(count)), frames, fps)
+    if repeats:
+        return ((shot.time, shot.frame) for shot in chosen)
+    firsts = (next(same) for _, same in groupby(chosen, lambda shot: shot.time))
+    return ((shot.time, shot.frame) for shot in firsts)
 
 
 def _of_file(
@@ -161,6 +169,13 @@ def _local(source: str | os.PathLike[str]) -> Path:
     if not os.path.isdir(path):
         check_file(path)
     return path
+
+
+def _number_or_rate(frames: int | None, fps: float | None) -> tuple[int | None, float | None]:
+    if frames is not None and fps is not None:
+        raise UsageError("frames and fps exclude each other: give one of them.")
+    frames = None if frames is None else _whole("frames", frames, MAX_FRAMES)
+    return frames, None if fps is None else _rate(fps)
 
 
 def _whole(name: str, value: int, most: int) -> int:

@@ -217,6 +217,9 @@ class Array:
     __rshift__ = _launched(lambda a, b: a >> b)
     __lshift__ = _launched(lambda a, b: a << b)
     __radd__ = __add__
+    __matmul__ = _launched(lambda a, b: a @ b)
+    clip = _launched(lambda a, low, high: np.clip(a, low, high))
+    round = _launched(lambda a: np.round(a))
 
     def __len__(self) -> int:
         return len(self.there)
@@ -238,6 +241,10 @@ class Array:
         if np.shares_memory(seen, self.there) or not seen.size:
             return Array(self.gpu, self.memory, seen)
         return self.copy().reshape(*shape)
+
+    def transpose(self, *axes: int) -> Array:
+        """A view."""
+        return Array(self.gpu, self.memory, self.there.transpose(*axes))
 
     def view(self, dtype: str) -> Array:
         """The same bits as another type."""
@@ -310,6 +317,9 @@ def cupy_of(gpu: Gpu) -> ModuleType:
         assert not math.isnan(begin.time + end.time), "an event was asked before it was reached"
         return end.time - begin.time
 
+    def from_dlpack(tensor: Any) -> Array:
+        return tensor.__dlpack__(stream=gpu.current[-1].ptr)
+
     module = ModuleType("cupy")
     stream = lambda non_blocking=False: Stream(gpu)  # noqa: E731
     cuda = SimpleNamespace(
@@ -319,6 +329,7 @@ def cupy_of(gpu: Gpu) -> ModuleType:
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         runtime=SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
+            deviceSynchronize=lambda: [stream.synchronize() for stream in list(gpu.streams.values())],
             memGetInfo=lambda: (gpu.total - gpu.taken - gpu.others, gpu.total),
         ),
         driver=SimpleNamespace(CUDADriverError=CUDADriverError),
@@ -330,6 +341,7 @@ def cupy_of(gpu: Gpu) -> ModuleType:
         asarray=asarray,
         ascontiguousarray=ascontiguousarray,
         concatenate=concatenate,
+        from_dlpack=from_dlpack,
         cuda=cuda,
         get_default_memory_pool=lambda: SimpleNamespace(
             free_bytes=lambda: sum(block.size for stream in gpu.streams.values() for block in stream.arena)
