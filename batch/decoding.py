@@ -25,13 +25,14 @@ class Looking:
     batch: int
     frames: int | None = None
     fps: float | None = None
+    snap: float | None = None
 
     def read(self, location: str) -> Iterator[FrameBatch]:
         """The frames of a video; raises VideoError, UsageError."""
         by_default = self.frames is None and self.fps is None
         frames = DEFAULT_FRAMES if by_default else self.frames
         with local_copy(location) as path:
-            batches = read_frames(path, size=self.size, frames=frames, fps=self.fps, batch=self.batch)
+            batches = read_frames(path, size=self.size, frames=frames, fps=self.fps, batch=self.batch, snap=self.snap)
             yield from without_repeats(batches) if by_default else batches
 
 

@@ -52,7 +52,7 @@ def answer_on_ray(
         cores = int(resources.get("CPU", 1))
         actors = int(resources.get("GPU", 0)) if gpu else cores - 1  # a core is left to decoding
         actors = max(1, min(actors, most or actors))
-        looking = Looking(size, _BATCH, asking.frames, asking.fps)
+        looking = Looking(size, _BATCH, asking.frames, asking.fps, asking.snap)
         rows = [{"video": i.video, "location": i.location, "questions": json.dumps(i.questions)} for i in items]
         blocks = min(len(rows), max(2 * cores, -(-len(rows) // 64)))
         answered = (

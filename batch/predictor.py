@@ -26,6 +26,8 @@ class Asking:
     engine: str | None = None
     frames: int | None = None
     fps: float | None = None
+    snap: float | None = None
+    skip_still: int = 0
     sample: int | None = None
     max_tokens: int = 256
     threads: int | None = None
@@ -35,8 +37,8 @@ class Asking:
 class Predictor:
     """An engine of a bundle that answers batches of videos and questions, for Ray Data, Ray Serve or Triton.
 
-    `bundle` is a path, or a URL that fsspec reads. `frames`, `fps` and `sample` choose what is looked at as `storm run`
-    does. Raises BundleError, EngineError, UsageError.
+    `bundle` is a path, or a URL that fsspec reads. `frames`, `fps`, `snap`, `skip_still` and `sample` choose what
+    is looked at as `storm run` does. Raises BundleError, EngineError, UsageError.
     """
 
     def __init__(
@@ -46,14 +48,18 @@ class Predictor:
         *,
         frames: int | None = None,
         fps: float | None = None,
+        snap: float | None = None,
+        skip_still: int = 0,
         sample: int | None = None,
         max_tokens: int = 256,
         threads: int | None = None,
         trust_engines: bool = False,
     ):
         self.pipeline = load(local_bundle(bundle), engine, threads=threads, trust_engines=trust_engines)
-        self.looking = Looking(self.pipeline.bundle.config.vision.image_size, self.pipeline.stages.batch, frames, fps)
-        self._sample, self._options = sample, SamplingOptions(max_tokens=max_tokens)
+        size = self.pipeline.bundle.config.vision.image_size
+        self.looking = Looking(size, self.pipeline.stages.batch, frames, fps, snap)
+        self._reduced: dict[str, Any] = {"sample": sample, "skip_still": skip_still}
+        self._options = SamplingOptions(max_tokens=max_tokens)
 
     @classmethod
     def of(cls, asking: Asking) -> Predictor:
@@ -79,9 +85,8 @@ class Predictor:
     def answer(self, item: Item, batches: Iterable[FrameBatch] | None = None) -> list[Row]:
         """A row for every question of a video, whose frames `batches` are, where they were decoded elsewhere."""
         try:
-            video = self.pipeline.encode(
-                self.looking.read(item.location) if batches is None else batches, sample=self._sample
-            )
+            batches = self.looking.read(item.location) if batches is None else batches
+            video = self.pipeline.encode(batches, **self._reduced)
         except Exception as e:
             return [self.failed(item.video, question, e) for question in item.questions]
         rows: list[Row] = []

@@ -158,6 +158,8 @@ def about(asking: Asking, bundle: Bundle, record: EngineRecord) -> dict[str, obj
         "engine": record.name,
         "frames": asking.frames,
         "fps": asking.fps,
+        "snap": asking.snap,
+        "skip_still": asking.skip_still,
         "sample": asking.sample,
         "max_tokens": asking.max_tokens,
     }

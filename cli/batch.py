@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from storm_edge.cli.options import COUNT, threads_option
+from storm_edge.cli.options import COUNT, threads_option, video_options
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
 
@@ -32,6 +32,7 @@ _EVERY = 30.0  # seconds between two lines where no terminal shows the progress
 @click.option("--trust-engines", is_flag=True, help="Also run an engine that was not built by you on this machine.")
 @click.option("--frames", type=COUNT, help="Frames to look at, spread evenly; default: at most 32.")
 @click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
+@video_options
 @click.option("--sample", type=COUNT, help="Keep every N-th pooled frame.")
 @click.option("--max-tokens", type=COUNT, default=256, show_default=True, help="Length limit of an answer.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes; default: one a core, as memory allows.")
@@ -53,6 +54,8 @@ def command(
     trust_engines: bool,
     frames: int | None,
     fps: float | None,
+    snap: float | None,
+    skip_still: int,
     sample: int | None,
     max_tokens: int,
     workers: int | None,
@@ -84,7 +87,7 @@ def command(
         raise UsageError("--frames and --fps exclude each other: give one of them.")
     if ray is not None and workers is None and threads is None and "://" not in bundle:
         bundle = str(Path(bundle).absolute())  # where workers on this machine find it
-    asking = Asking(bundle, engine, frames, fps, sample, max_tokens, threads, trust_engines)
+    asking = Asking(bundle, engine, frames, fps, snap, skip_still, sample, max_tokens, threads, trust_engines)
     with progress(ctx, "batch") as step:
         step("list videos")
         items = read_library(videos, questions)
