@@ -90,7 +90,7 @@ def columns(operator: str, compiled: Compiled) -> list[str]:
 def table(operator: str, sms: tuple[int, ...], nvcc: str, nvdisasm: str) -> Iterator[str]:
     """The lines of the report."""
     version = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
-    yield f"# python benchmarks/compiled_kernels.py {operator}"
+    yield " ".join(["# python benchmarks/compiled_kernels.py", operator, *map(str, () if sms == SMS else sms)])
     yield "# nvcc " + (re.search(r"V([0-9.]+)", version) or ["", "?"])[1]
     yield "# for: the states or the width that a kernel is made for; any: the one for all others"
     yield "# loads: issued before the first is waited for, of those of a thread"
