@@ -166,7 +166,5 @@ def _verify_compiled(bundle: Bundle, found: EngineRecord, options: BuildOptions,
     return record
 
 
-
-
 def _sha256(plugin: Path | None) -> str | None:
     return describe_file(plugin).sha256 if plugin else None
