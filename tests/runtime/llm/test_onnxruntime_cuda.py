@@ -15,6 +15,7 @@ from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 from storm_edge.runtime.llm.onnxruntime_cuda import OnnxRuntimeCudaDecoder, open_generator
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
+from storm_edge.runtime.proof.verify import prompt_rows
 from storm_edge.runtime.sessions.cuda import CudaDevice
 
 LENGTH = 128  # less than the engine has
@@ -87,8 +88,7 @@ def test_greedy_tokens_are_the_references(on_cuda: Any) -> None:
     opened, record = on_cuda
     generator = open_generator(opened, record, CudaDevice(), None)
     clip = read_clip(opened, next(iter(opened.manifest.clips)))
-    newline = int(clip["newline"][0]) if clip["newline"].size else None
-    rows = generator.visual_rows(generator.device.put(clip["visual_tokens"]), newline)
+    rows = prompt_rows(opened, generator, clip, clip["visual_tokens"])
     prompt = SplicedPrompt(clip["before"].tolist(), rows, clip["after"].tolist())
     stream = generator.start(prompt, SamplingOptions(max_tokens=8), [])
     assert list(stream) == clip["greedy"].tolist()[:8]

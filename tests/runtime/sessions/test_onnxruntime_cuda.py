@@ -43,7 +43,7 @@ def test_nothing_leaves_the_gpu_between_frames_and_the_prompts_rows_and_nobody_w
     process: Any, on_cuda: Any
 ) -> None:
     stages = Stages.load(*on_cuda)
-    rows = stages.rows(stages.temporal(stages.vision(CLIP)), 7)
+    rows = stages.rows(stages.temporal(stages.vision(CLIP)), None)
     assert (process.gpu.to_host, waits(process)) == ([], 0)
     assert process.gpu.dispatched == []
     assert np.isfinite(stages.device.host(rows)).all()
@@ -63,7 +63,7 @@ def test_the_pieces_give_what_the_whole_encoder_gives(process: Any, on_cuda: Any
     tokens = stages.vision(CLIP[:16])
     whole = stages.temporal(tokens)
     assert stages.temporal_encoder.has_pieces
-    chunked = stages.temporal_encoder.in_chunks(tokens, 4)
+    chunked = stages.temporal_encoder.in_chunks([tokens], 4)
     assert (process.gpu.to_host, waits(process)) == ([], 0)
     ours, theirs = stages.device.host(chunked), stages.device.host(whole)
     np.testing.assert_allclose(ours, theirs, atol=2e-2)
