@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from onnxruntime_genai.models.builder import create_model
 from prepare import Workplace
 
 from storm_edge.export.checkpoint.folder import Checkpoint
@@ -35,7 +35,8 @@ def main() -> None:
         settings.write_text(json.dumps(described), encoding="utf-8")
         for form in missing:
             made = Path(name) / form
-            create_model("", str(source), str(made), form, "cpu", str(Path(name) / "cache"))
+            words = (sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", source, "-o", made)
+            subprocess.run([*words, "-p", form, "-e", "cpu", "-c", Path(name) / "cache"], check=True)
             place.genai.mkdir(exist_ok=True)
             made.rename(place.genai / form)
 

@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from page import write_page
@@ -40,6 +41,12 @@ def measured(row: Row) -> dict[str, Any]:
     return {"date": datetime.date.today().isoformat(), "machine": machine(), **found}
 
 
+def read(cache: Path) -> dict[str, Any]:
+    """The rows that were measured."""
+    found: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
+    return found
+
+
 def main() -> int:
     """Run what is missing and write the page; 1 where a row failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,7 +57,7 @@ def main() -> int:
     given = parser.parse_args()
     place = Workplace.of(given.model)
     cache = place.folder / "rows.json"
-    done: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
+    done = read(cache)
     failed = 0
     for row in [] if given.page else rows(place):
         chosen = any(fnmatch(row.name, name) for name in given.only or ())
@@ -58,11 +65,12 @@ def main() -> int:
             continue
         print(row.name, file=sys.stderr, flush=True)
         try:
-            done[row.name] = measured(row)
+            found = measured(row)
         except StormError as e:
             print(f"{row.name}: {e}", file=sys.stderr)
             failed += 1
             continue
+        done = read(cache) | {row.name: found}  # another run may have added to it
         cache.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
     write_page(place, done, ROOT / "docs")
     return int(failed > 0)
