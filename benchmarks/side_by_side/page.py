@@ -14,6 +14,7 @@ from scaling_plot import draw_scaling
 from storm_edge.runtime.bench.measuring import Run
 from storm_edge.runtime.plan.times import PAPER_ROWS
 
+CLEAN = 0.1  # the most that others may take of the processors' time
 BUDGETS = (1, 2, 4, 8, 16)  # how many times fewer tokens
 CLIPS = (32, 64, 128, 256, 512)
 Rows = dict[str, Any]
@@ -29,8 +30,8 @@ frame; the whole tower runs 11), {mamba} bidirectional Mamba layer{s}, Qwen2-0.5
 a vocabulary of {vocabulary:,} of 151,936); frames are averaged in fours. The video has 512 frames, 1280 x 720 in H.264.
 Everybody has the same weights and the same frames, and all cores. Who is compared in a row takes turns in one run, each
 in a process of its own, after a turn that does not count. Times are medians, with the least and the most behind them.
-"Others" is the share of the processors' time that programs outside the row took meanwhile: what is far from 0 is no
-clean measurement, though its ratios are still fair.
+"Others" is the share of the processors' time that programs outside the row took meanwhile; rows of which others took
+more than {most:.0%} are left out.
 """
 
 
@@ -39,15 +40,18 @@ def write_page(place: Workplace, rows: Rows, docs: Path) -> None:
     config = place.config
     about = {"model": place.model, "n": config.tokens_per_frame, "blocks": config.vision.layers_run}
     about |= {"mamba": config.temporal.num_layers, "s": "s" * (config.temporal.num_layers > 1)}
-    about |= {"layers": config.llm.num_hidden_layers, "vocabulary": config.llm.vocab_size}
-    parts = [INTRODUCTION.format(**about), *_machines(rows), *_questions(rows)]
+    about |= {"layers": config.llm.num_hidden_layers, "vocabulary": config.llm.vocab_size, "most": CLEAN}
+    noisy = sorted(name for name, row in rows.items() if row["others"] > CLEAN)
+    rows = {name: row for name, row in rows.items() if name not in noisy}
+    parts = [INTRODUCTION.format(**about), *_machines(rows, noisy), *_questions(rows)]
     parts += [*_language(rows), *_budget(place, rows), *_scaling(rows, docs), *_gpu()]
     (docs / "benchmarks.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
-def _machines(rows: Rows) -> list[str]:
+def _machines(rows: Rows, noisy: list[str]) -> list[str]:
     found = sorted({f"{r['date']}, {r['machine']['processor']}, {r['machine']['cores']} cores" for r in rows.values()})
-    return [f"Measured on: {'; '.join(found)}.", ""]
+    words = [f"Measured on: {'; '.join(found)}." if found else "**No row has been measured on a quiet machine yet.**"]
+    return [*words, *([f"Left out: {', '.join(noisy)}."] if noisy else []), ""]
 
 
 def _questions(rows: Rows) -> list[str]:

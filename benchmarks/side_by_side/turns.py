@@ -39,7 +39,8 @@ def take_turns(contestants: Sequence[Contestant], tasks: Sequence[str], rounds: 
                         found[name][task].append(answer)
         busy, used = _busy() - begun[0], sum(_used(peer.process) for peer in peers.values()) - begun[1]
         seconds = time.monotonic() - begun[2]
-    return {"answers": found, "others": max(0.0, busy - used) / (seconds * len(os.sched_getaffinity(0)))}
+    others = (busy - used) / (seconds * len(os.sched_getaffinity(0)))
+    return {"answers": found, "others": min(1.0, max(0.0, others))}  # the system counts in steps of 10 ms
 
 
 def _busy() -> float:

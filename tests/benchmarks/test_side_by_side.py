@@ -54,7 +54,9 @@ def test_every_row_has_a_name_of_its_own_and_someone_to_run(model: str, module: 
 def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path, module: Callable[[str], Any]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: run `make setup`")
     language = {"prefill": 2.0, "decode": 0.05, "peak_memory_bytes": 2**30}
+    noisy = row({"storm cpu-fp32-llm-int4": {"256": [run(8.0)]}}) | {"others": 0.4}
     done = {
+        "scaling 256": noisy,
         "question": row({"storm cpu-fp32": {"32": [run(1.0)]}, "PyTorch float32": {"32": [run(2.0, 3.0)]}}),
         "language int4 512": row({"storm int4": {"512 16": [language]}, "llama.cpp Q4_0": {"512 16": [language]}}),
         "scaling 32": row({"storm cpu-fp32-llm-int4": {"32": [run(1.0)]}}),
@@ -67,6 +69,16 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path, module
     assert "first token 2.00 times as soon, second question 40 times sooner than the first" in page
     assert "| 32 | 8.00 (11.0) | not run | 2.00 (5.0) | not run | not run |" in page
     assert "| 512 | llama.cpp Q4_0 | 2.00 s | 256 | 50 ms | 1.00 GiB | 1% |" in page
+    assert "Left out: scaling 256." in page
+    assert "| 256 | not run | not run | not run | 8.00 | not run |" in page
     assert "Others took 1% of the processors' time." in page
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
     assert all(line.count("|") == 7 for line in page.split("## The token budget")[1].splitlines()[4:11])
+
+
+def test_a_page_without_rows_says_so(tmp_path: Path, module: Callable[[str], Any]) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: run `make setup`")
+    module("page").write_page(module("prepare").Workplace.of("quarter"), {}, tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert "No row has been measured on a quiet machine yet." in page
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.md"]
