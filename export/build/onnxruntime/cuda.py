@@ -115,7 +115,13 @@ def _checked(bundle: Bundle, goal: Goal, record: EngineRecord, progress: Progres
             steps = [*steps_for(bundle, goal, stage), widen_step()]
             wide[stage], made = prepared_graph(bundle, stage, goal.name, steps)
             files |= made
-    run = record.model_copy(update={"graphs": wide, "files": files})
+    pieces = record.pieces
+    if "temporal" in in_fp32:
+        from storm_edge.export.build.pieces import temporal_pieces
+
+        pieces, cut = temporal_pieces(bundle, goal.name, wide["temporal"])
+        files |= cut
+    run = record.model_copy(update={"graphs": wide, "pieces": pieces, "files": files})
     with memory_limit(memory_needed(bundle)):
         found = verify_prepared(bundle, run, in_fp32, threads=goal.options.threads)
     require_match(found.results, bundle, record, goal.options)

@@ -60,7 +60,7 @@ def test_without_a_gpu_the_graphs_are_prepared_and_every_stage_is_checked(
     assert record == read_engine(opened, "cuda-bf16" if llm == "bf16" else "cuda-fp16-llm-int4")
     assert (record.state, record.verified, record.unchecked) == ("prepared", False, {})
     assert set(record.runners.values()) == {"onnxruntime-cuda"}
-    assert {check.stage for check in record.verification} == set(STAGES)
+    assert {check.stage for check in record.verification} == {*STAGES, "temporal in chunks"}
     assert all(check.passed for check in record.verification)
     assert record.max_length == 256
     assert set(record.pieces) >= {"0.enter", "0.states", "0.mix", "pool"}
@@ -199,4 +199,4 @@ def test_a_language_model_too_large_for_this_machines_memory_is_left_unchecked(
     record = build(Bundle.open(copy_of(bundle)), target("cuda"), replace(PREPARE, precision="fp16"))
     assert set(record.unchecked) == {"decoder"}
     assert "too many for the memory here" in record.unchecked["decoder"]
-    assert {check.stage for check in record.verification} == {"vision", "temporal"}
+    assert {check.stage for check in record.verification} == {"vision", "temporal", "temporal in chunks"}
