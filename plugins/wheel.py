@@ -44,6 +44,7 @@ def make_wheel(source: Path, compiled: Path, output: Path) -> Path:
         platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
         text = described.read_text(encoding="utf-8").replace("Root-Is-Purelib: true", "Root-Is-Purelib: false")
         described.write_text(re.sub(r"(?m)^Tag: .*$", f"Tag: py3-none-{platform}", text), encoding="utf-8")
+        (folder / "packed").mkdir()
         _python("wheel", "pack", "-d", folder / "packed", root)
         (packed,) = (folder / "packed").glob("*.whl")
         _python("auditwheel", "repair", "-w", folder / "tagged", packed)
