@@ -53,7 +53,7 @@ class Store:
     Raises UsageError where the folder is another run's, another process holds it, or it holds other things.
     """
 
-    def __init__(self, out: str, about: dict[str, Any], form: str = "parquet", *, size: int = 512, age: float = 20.0):
+    def __init__(self, out: str, about: dict[str, Any], form: str = "parquet", *, size: int = 512, age: float = 10.0):
         if form not in FORMS:
             raise UsageError(f"{form} is no format of results: give one of {', '.join(FORMS)}.")
         self.out, self.form, self._about, self._size, self._age = out, form, about | {"format": form}, size, age

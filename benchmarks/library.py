@@ -166,14 +166,16 @@ def kills(bundle: Path, folder: Path, scratch: Path, number: int | None) -> Iter
     while True:
         process = subprocess.Popen(batch(bundle, folder / "table.jsonl", out))
         while process.poll() is None and runs + workers < count:
-            time.sleep(rng.uniform(0.2, 4))
+            time.sleep(rng.uniform(0.5, 12))
             if rng.random() < 0.5 and (found := children(process.pid)):
                 os.kill(rng.choice(found), signal.SIGKILL)
                 workers += 1
             elif process.poll() is None:
                 process.kill()
                 runs += 1
-        if process.wait() == 0 and runs + workers >= count:
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL), f"the run ended with {code}"
+        if code == 0:
             break
     assert subprocess.run(batch(bundle, folder / "table.jsonl", scratch / "quiet")).returncode == 0
     held, quiet = answers(out), answers(scratch / "quiet")
