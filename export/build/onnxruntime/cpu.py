@@ -13,6 +13,11 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.machine.packages import require_package
 from storm_edge.runtime.runners import RUNNERS
 
+_INT8_NOTE = (
+    "an int8 language model takes longer for a prompt than fp32 on CPUs without VNNI, and int4 is faster than both:"
+    " take int8 only where int4 is not exact enough (docs/cpu.md)"
+)
+
 
 def build_cpu(bundle: Bundle, goal: Goal, progress: Callable[[str], None] = lambda _: None) -> EngineRecord:
     """Prepare, verify and publish an engine in the bundle; returns its record. A simulated one runs only where named.
@@ -23,5 +28,6 @@ def build_cpu(bundle: Bundle, goal: Goal, progress: Callable[[str], None] = lamb
         graphs, files = prepare(bundle, goal, lambda stage: progress(f"prepare {stage}"))
         pieces, cut = temporal_pieces(bundle, goal.name, graphs["temporal"])
         versions = {RUNNERS[goal.runner].package: require_package(goal.runner)}
-        record = new_record(bundle, goal, "built", graphs, files | cut, versions, pieces=pieces)
+        notes = [_INT8_NOTE] if goal.llm_precision == "int8" and not goal.options.simulate else []
+        record = new_record(bundle, goal, "built", graphs, files | cut, versions, pieces=pieces, notes=notes)
         return publish(bundle, verified(bundle, record, goal.options, progress))

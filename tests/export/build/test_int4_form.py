@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from storm_edge.export.build.build import build
 from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.prepare import prepare
@@ -25,8 +26,6 @@ def prepared_decoder(root: Path, where: str, tensorrt: str | None = None) -> onn
     stages = {} if where == "cpu" else {"stages": ("decoder",)}
     goal = judge(bundle, target(where), BuildOptions(llm_precision="int4", tensorrt=tensorrt, **stages), probe())
     if where == "cpu":
-        from storm_edge.export.build.build import build
-
         name = build(bundle, target(where), goal.options).graphs["decoder"]
     else:
         name = prepare(bundle, goal)[0]["decoder"]
@@ -74,3 +73,11 @@ def test_the_cpu_computes_with_8_bit_activations_and_the_last_positions_logits_a
     assert head in nbits
     norm = makers[head.input[0]]
     assert (norm.op_type, makers[norm.input[0]].op_type) == ("SimplifiedLayerNormalization", "Gather")  # one position
+
+
+def test_who_builds_int8_for_a_cpu_is_told_that_int4_is_faster(bundle: Path, copy_of: Copy) -> None:
+    opened = Bundle.open(copy_of(bundle))
+    made = {
+        p: build(opened, target("cpu"), BuildOptions(llm_precision=p, allow_mismatch=True)) for p in ("int8", "int4")
+    }
+    assert ["int4 is faster" in " ".join(record.notes) for record in made.values()] == [True, False]
