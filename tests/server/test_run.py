@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -113,6 +114,12 @@ def test_an_answer_that_takes_longer_than_it_may_is_broken_off(
     *_, last = events
     assert last["error"]["code"] == "shutting_down"
     assert server.process.wait(10) == 0
+
+
+def test_answers_do_not_wait_to_be_sent() -> None:
+    bound = listen("127.0.0.1", 0)
+    assert bound.proto == socket.IPPROTO_TCP  # what asyncio looks at before it sets TCP_NODELAY
+    bound.close()
 
 
 def test_an_address_that_is_taken_is_said_before_anything_is_loaded() -> None:
