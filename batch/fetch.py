@@ -29,7 +29,7 @@ def local_copy(location: str) -> Iterator[str]:
         try:
             fs, remote = fsspec.url_to_fs(location)
             fs.get_file(remote, path)
-        except (OSError, ValueError, ImportError) as e:
+        except Exception as e:  # each storage has its own
             words = (str(e) or type(e).__name__).splitlines()[0][:200]
             raise UnreachableError(f"{location} cannot be fetched ({words}): check the address and its storage.") from e
         yield path

@@ -141,7 +141,7 @@ def _lines(name: str) -> list[str]:
     """The lines of a text file, without empty ones."""
     try:
         with fsspec.open(name, "rt", encoding="utf-8") as file:
-            lines = [line.strip() for line in file.read().splitlines()]
+            lines = [line.strip() for line in file.read().split("\n")]  # other line ends may be in names
     except (OSError, ValueError, ImportError) as e:
         raise UsageError(f"{name} cannot be read ({_first_line(e)}): check the path.") from e
     long = next((line for line in lines if len(line) > LONGEST and not name.endswith(".jsonl")), None)

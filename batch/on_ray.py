@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import ray
 
 from storm_edge.batch.decoding import Looking
 from storm_edge.batch.library import Item
-from storm_edge.batch.predictor import Asking, Predictor
+from storm_edge.batch.predictor import Asking, Predictor, told
 from storm_edge.batch.rows import Row
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.video import FrameBatch
@@ -105,7 +104,7 @@ def _decode(batch: Columns, looking: Looking) -> Columns:
         except Exception as e:
             error = e
         seconds.append(time.perf_counter() - start)
-        failed.append(pickle.dumps(error))
+        failed.append(json.dumps(None if error is None else told(error)))
         frames.append(np.concatenate([b.frames for b in held]) if held else np.zeros((0, 1, 1, 3), np.uint8))
         times.append(np.concatenate([b.timestamps for b in held]) if held else np.zeros(0))
     return {"video": batch["video"], "questions": batch["questions"], "failed": np.array(failed, object)} | {
@@ -130,10 +129,9 @@ class _Answerer:
         ]
         return {"rows": np.array([json.dumps([asdict(row) for row in of_video]) for of_video in rows], object)}
 
-    def _answer(self, item: Item, frames: Any, times: Any, failed: bytes, seconds: float) -> list[Row]:
-        error = pickle.loads(failed)
-        if error is not None:
-            return [self._predictor.failed(item.video, question, error) for question in item.questions]
+    def _answer(self, item: Item, frames: Any, times: Any, failed: str, seconds: float) -> list[Row]:
+        if (error := json.loads(failed)) is not None:
+            return [self._predictor.failed(item.video, question, *error) for question in item.questions]
         size = self._predictor.looking.batch
         parts = [slice(i, i + size) for i in range(0, len(frames), size)]
         rows = self._predictor.answer(item, [FrameBatch(frames[part], times[part]) for part in parts])

@@ -88,7 +88,7 @@ class Predictor:
             batches = self.looking.read(item.location) if batches is None else batches
             video = self.pipeline.encode(batches, **self._reduced)
         except Exception as e:
-            return [self.failed(item.video, question, e) for question in item.questions]
+            return [self.failed(item.video, question, *told(e)) for question in item.questions]
         rows: list[Row] = []
         for question in item.questions:
             try:
@@ -96,15 +96,13 @@ class Predictor:
                 answer.read()
                 rows.append(self._row(item.video, question, video, answer, first=not rows))
             except Exception as e:
-                rows.append(self.failed(item.video, question, e))
+                rows.append(self.failed(item.video, question, *told(e)))
         return rows
 
-    def failed(self, video: str, question: str, error: Exception) -> Row:
+    def failed(self, video: str, question: str, words: str, passing: bool) -> Row:
         """The row of a question that got no answer."""
-        words = str(error) if isinstance(error, StormError) else f"{type(error).__name__}: {error}"
-        passing = isinstance(error, UnreachableError) or not isinstance(error, StormError)
         engine, bundle = self.pipeline.engine.name, self.pipeline.bundle.sha256
-        return Row(video, question, engine, bundle, error=" ".join(words.split())[:2000], passing=passing)
+        return Row(video, question, engine, bundle, error=words, passing=passing)
 
     def _row(self, name: str, question: str, video: Video, answer: Answer, *, first: bool) -> Row:
         stats = answer.stats
@@ -119,3 +117,10 @@ class Predictor:
             tokens={kind: getattr(stats, f"{kind}_tokens") for kind in TOKENS},
             seconds=spent,
         )
+
+
+def told(error: Exception) -> tuple[str, bool]:
+    """An error in one line, and whether it may pass."""
+    words = str(error) if isinstance(error, StormError) else f"{type(error).__name__}: {error}"
+    passing = isinstance(error, UnreachableError) or not isinstance(error, StormError)
+    return " ".join(words.split())[:2000], passing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,12 +86,14 @@ def command(
         raise UsageError("a run needs --videos, --questions and -o: see `storm batch --help`.")
     if frames is not None and fps is not None:
         raise UsageError("--frames and --fps exclude each other: give one of them.")
-    if ray is not None and workers is None and threads is None and "://" not in bundle:
-        bundle = str(Path(bundle).absolute())  # where workers on this machine find it
+    if ray is not None and "://" not in bundle:
+        bundle = absolute(bundle)  # where workers find it, whose folder is another
     asking = Asking(bundle, engine, frames, fps, snap, skip_still, sample, max_tokens, threads, trust_engines)
     with progress(ctx, "batch") as step:
         step("list videos")
         items = read_library(videos, questions)
+        if ray is not None:
+            items = [replace(i, location=absolute(i.location)) for i in items]
         step("check the engine")
         held, record = engine_of(asking)
         step("answer")
@@ -100,6 +103,11 @@ def command(
     if not ctx.obj["quiet"]:
         for line in summary(done, store):
             echo(line)
+
+
+def absolute(name: str) -> str:
+    """A path from the root on; a URL as it is."""
+    return name if "://" in name else str(Path(name).absolute())
 
 
 class _Lines:

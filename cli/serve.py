@@ -118,7 +118,9 @@ def command(
         media_roots=media_root,
         url_hosts=allow_url_host,
         origins=cors_origin,
-        hosts=(*allow_host, host, "localhost", "127.0.0.1", "::1") if allow_host or (local and not keys) else (),
+        hosts=(*(name.lower() for name in allow_host), host, "localhost", "127.0.0.1", "::1")
+        if allow_host or (local and not keys)
+        else (),
         max_frames=max_frames,
         max_upload=max_upload,
         storage=storage,

@@ -18,6 +18,7 @@ from storm_edge.server.errors import RequestError
 
 SECONDS = 30  # for the whole of it
 _BLOCK = 1 << 16
+_QUIET = 10.0  # seconds in which nothing comes
 
 
 def fetch(url: str, hosts: Sequence[str], most: int, into: IO[bytes], param: str) -> None:
@@ -27,7 +28,7 @@ def fetch(url: str, hosts: Sequence[str], most: int, into: IO[bytes], param: str
     port = parts.port or (443 if parts.scheme == "https" else 80)
     deadline = time.monotonic() + SECONDS
     try:
-        with socket.create_connection((public_address(host, port), port), timeout=10) as plain:
+        with socket.create_connection((public_address(host, port), port), timeout=_QUIET) as plain:
             secure = parts.scheme == "https"
             stream = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
             with stream:
@@ -38,7 +39,7 @@ def fetch(url: str, hosts: Sequence[str], most: int, into: IO[bytes], param: str
                 answer = connection.getresponse()
                 if answer.status != 200:  # a redirect too: it would lead to where nobody allowed
                     raise _refused(f"the host answered {answer.status}", param)
-                _copy(answer, into, most, deadline, param)
+                _copy(answer, stream, into, most, deadline, param)
     except (OSError, http.client.HTTPException, ValueError) as e:
         raise _refused("the host cannot be reached, or broke off", param) from e
     into.seek(0)
@@ -69,14 +70,26 @@ def public_address(host: str, port: int) -> str:
     return sorted(found)[0]
 
 
-def _copy(answer: http.client.HTTPResponse, into: IO[bytes], most: int, deadline: float, param: str) -> None:
+def _copy(
+    answer: http.client.HTTPResponse,
+    stream: socket.socket,
+    into: IO[bytes],
+    most: int,
+    deadline: float,
+    param: str,
+) -> None:
     size = 0
-    while block := answer.read(_BLOCK):
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise _refused(f"the video took over {SECONDS} seconds", param)
+        stream.settimeout(min(left, _QUIET))
+        block = answer.read1(_BLOCK)  # what is there: a host that sends byte by byte is not waited for
+        if not block:
+            return
         size += len(block)
         if size > most:
             raise _refused(f"the video is larger than {most} bytes", param)
-        if time.monotonic() > deadline:
-            raise _refused(f"the video took over {SECONDS} seconds", param)
         into.write(block)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import logging
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -85,11 +85,11 @@ class Guard:
     def _check(self, scope: Scope, most: int) -> None:
         headers, settings = Headers(scope=scope), self._settings
         host = headers.get("host", "")
-        if settings.hosts and (urlsplit(f"//{host}").hostname or "") not in settings.hosts:
+        if settings.hosts and _split(f"//{host}").hostname not in settings.hosts:
             # A page of elsewhere whose name was made to lead here (DNS rebinding).
             raise RequestError(403, "this server is not called by this name (--allow-host).", "wrong_host")
         origin = headers.get("origin")
-        if origin is not None and origin not in settings.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in settings.origins and _split(origin).netloc != host:
             raise RequestError(403, "pages of other origins may not ask here (--cors-origin).", "wrong_origin")
         preflight = scope["method"] == "OPTIONS" and origin is not None
         if self._keys and scope["path"] not in OPEN and not preflight and not self._known(headers):
@@ -146,3 +146,13 @@ def too_large(most: int) -> RequestError:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL that a client sent; none of one that is malformed."""
+    try:
+        parts = urlsplit(url)
+        parts.hostname  # noqa: B018 - raises ValueError for one that is none
+    except ValueError:
+        return urlsplit("")
+    return parts

@@ -74,8 +74,11 @@ class Sources:
                     content = file.read(self._settings.max_body + 1)
                 if not content or len(content) > self._settings.max_body:
                     raise RequestError(400, "an image is empty, or larger than any may be.", "invalid_value", param)
-                joined.write(content)
                 sizes.append(len(content))
+                if sum(sizes) > self._settings.max_upload:
+                    most = self._settings.max_upload
+                    raise RequestError(400, f"the images have over {most} bytes together.", "invalid_value", param)
+                joined.write(content)
                 digest.update(hashlib.sha256(content).digest())
             joined.flush()
             return Source(joined, digest.hexdigest(), tuple(sizes))
@@ -119,9 +122,9 @@ class Sources:
         return file
 
     def _of_root(self, url: str, param: str) -> IO[bytes]:
-        parts = urlsplit(url)
-        path = unquote(parts.path, errors="surrogateescape")
         try:
+            parts = urlsplit(url)
+            path = unquote(parts.path, errors="surrogateescape")
             if parts.netloc in ("", "localhost") and not parts.query and not parts.fragment:
                 for given, resolved in self._roots:
                     for root in {given.absolute(), resolved}:

@@ -17,8 +17,8 @@ FROM python:3.12-slim-trixie
 COPY --from=build /src/dist /src/constraints.txt /tmp/wheel/
 RUN pip install --no-cache-dir -c /tmp/wheel/constraints.txt "storm-edge[cpu,serve] @ file://$(ls /tmp/wheel/*.whl)" \
     && rm -r /tmp/wheel \
-    && useradd --create-home storm
-USER storm
+    && useradd --create-home --uid 10001 storm
+USER 10001
 EXPOSE 8000
 ENTRYPOINT ["storm"]
 CMD ["serve", "/bundle", "--host", "0.0.0.0", "--api-key-file", "/run/secrets/keys", "--trust-engines"]

@@ -123,8 +123,9 @@ class Pipeline:
             frames=frames,
             still=opened.still,
             beside=opened.beside,
-            check=budget.check,
+            check=budget.check_growing,
         )
+        budget.check(encoded.tokens.count)
         with Stopwatch(stages.temporal_encoder.device) as in_temporal:
             visual = stages.temporal_of(encoded.tokens)  # (1, T / k, N / p, D)
         rows = stages.rows(visual[:, :: budget.sample], newline_of_model(self.bundle.config, self.prompt))

@@ -119,9 +119,10 @@ class Stages(Encoders):
 
 
 def _opened(first: Callable[[], Any], *others: Callable[[], Any], at_once: bool) -> list[Any]:
-    """What the functions return; `at_once` all run beside each other, the first in this thread."""
+    """What the functions return; `at_once` all run beside each other, the first in this thread, else it runs last."""
     if not at_once:
-        return [first(), *(other() for other in others)]
+        opened = [other() for other in others]
+        return [first(), *opened]
     with ThreadPoolExecutor(len(others)) as pool:
         waiting = [pool.submit(other) for other in others]
         return [first(), *(other.result() for other in waiting)]

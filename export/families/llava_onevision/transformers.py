@@ -63,9 +63,10 @@ def normalisation(root: Path, side: int) -> dict[str, Any]:
     }
     require(found, path, plain)
     size = found.get("size")
-    if isinstance(size, Mapping) and {size.get("height"), size.get("width")} - {side, None}:
+    if isinstance(size, Mapping) and any(size.get(of) not in (side, None) for of in ("height", "width")):
         raise CheckpointError(f"{path} resizes frames to {dict(size)}, but the vision tower takes {side} x {side}.")
-    if abs(255 * found.get("rescale_factor", 1 / 255) - 1) > 1e-3:
+    factor = found.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or abs(255 * factor - 1) > 1e-3:
         raise CheckpointError(f"{path} has rescale_factor {found['rescale_factor']!r}, only 1/255 runs here.")
     return {key: found.get(key) or default for key, default in _CLIP.items()}
 

@@ -38,6 +38,18 @@ def test_without_pieces_far_fewer_frames_fit() -> None:
     SEVEN.check(256)
 
 
+def test_a_long_clip_that_fits_is_not_refused_while_it_is_as_long_as_a_short_one_that_does_not() -> None:
+    tight = replace(SEVEN, free=1 << 30)
+    tight.check(128)
+    for count in range(4, 132, 4):
+        tight.check_growing(count)
+    with pytest.raises(UsageError, match=r"24 frames take 1\.3 GiB") as error:
+        tight.check(24)
+    assert named(error.value) == 16
+    with pytest.raises(UsageError, match="2000 frames take"):
+        replace(tight, capacity=1_000_000).check_growing(2000)
+
+
 def test_where_nothing_fits_no_number_is_named() -> None:
     with pytest.raises(UsageError, match=r"1 frames take .* are free: end other programs\.$"):
         replace(SEVEN, free=1 << 20).check(1)

@@ -11,6 +11,7 @@ import pytest
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.llm.embedding import EmbeddingTable
+from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.onnxruntime import OnnxRuntimeDecoder
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
@@ -33,7 +34,7 @@ def reference(bundle: Bundle) -> StepwiseGenerator:
 
 def prompt(generator: Any, visual: np.ndarray, video: int = 1) -> SplicedPrompt:
     """54 tokens: more than one chunk of prefill, and a last one of its own."""
-    rows = generator.visual_rows(generator.device.put(visual), 7)
+    rows = generator.visual_rows(generator.device.put(visual), Newline(7, 16))
     return SplicedPrompt([1, 2], rows, [3], video)
 
 
