@@ -134,11 +134,12 @@ wheel: $(STAMP) ## A wheel with the compiled CPU operators, in dist/
 	$(BIN)/python -m storm_edge.plugins.wheel $(PLUGIN_FLAGS)
 
 NVCC := $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
-test-gpu: $(STAMP) ## The operators' kernels, the TensorRT plugin and the scaling of frames on this machine's GPU
+test-gpu: $(STAMP) ## The operators' kernels, the TensorRT plugin, NVDEC and the scaling of frames on this machine's GPU
 	@if ! $(BIN)/python -c 'import sys; from storm_edge.plugins.gpus import find_gpus; sys.exit(not find_gpus())'; then echo "skipped: this machine has no NVIDIA GPU, or its driver does not answer"; \
 	elif [ -z "$(NVCC)" ]; then echo "skipped: there is no nvcc: install the CUDA toolkit"; \
 	else $(MAKE) --no-print-directory plugin && $(BIN)/python -m pytest -rs tests/plugins/cuda tests/plugins/tensorrt \
-	  tests/plugins/selective_scan/cuda tests/plugins/causal_conv1d/cuda tests/runtime/answer/test_on_gpu.py; fi
+	  tests/plugins/selective_scan/cuda tests/plugins/causal_conv1d/cuda tests/runtime/answer/test_on_gpu.py \
+	  tests/runtime/video/test_nvdec.py; fi
 
 # CMake is the environment's, or the system's where it has none.
 CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake

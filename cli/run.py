@@ -12,6 +12,8 @@ from storm_edge.cli.printing import answer as print_answer
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
 
+_DECODER = "What decodes a video file: the processor, or the GPU, for engines whose vision runs there."
+
 
 @click.command("run")
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -24,6 +26,7 @@ from storm_edge.cli.progress import progress
 @click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
 @click.option("--sample", type=int, help="Keep every N-th pooled frame.")
 @video_options
+@click.option("--decoder", type=click.Choice(["pyav", "nvdec"]), default="pyav", show_default=True, help=_DECODER)
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Length limit of the answer.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest token.")
 @click.option("--top-k", type=int, default=0, help="Draw among the K likeliest tokens only.")
@@ -47,6 +50,7 @@ def command(
     sample: int | None,
     snap: float | None,
     skip_still: int,
+    decoder: str,
     max_tokens: int,
     temperature: float,
     top_k: int,
@@ -76,7 +80,9 @@ def command(
             bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
         )
         step("encode video")
-        opened = pipeline.open(video, frames=frames, fps=fps, sample=sample, snap=snap, skip_still=skip_still)
+        opened = pipeline.open(
+            video, frames=frames, fps=fps, sample=sample, snap=snap, skip_still=skip_still, decoder=decoder
+        )
         step("prefill")
         answer = opened.ask(prompt, options)
     if as_json:

@@ -1,11 +1,12 @@
-"""Frames that are in a GPU's memory already: chosen, scaled and batched there. No GPU of ours has run it yet."""
+"""Frames that are in a GPU's memory, or decoded into it: chosen and scaled there. No GPU of ours has run it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,12 @@ from storm_edge.runtime.sessions.device import HOST_MEMORY, Device
 from storm_edge.runtime.video import FrameBatch
 from storm_edge.runtime.video.bicubic import MOST, colours, weights
 from storm_edge.runtime.video.listing import check_array
+from storm_edge.runtime.video.nvdec import Look, NvdecFile, Picture
+from storm_edge.runtime.video.reading import chosen_shots
+from storm_edge.runtime.video.resizing import upright
+from storm_edge.runtime.video.sampling import Shot
+
+Chosen = TypeVar("Chosen")
 
 _CUDA_MEMORY = (2, 13)  # DLPack's kinds: a GPU's own memory, and managed memory
 # Beyond so many times shorter, swscale goes another way than one filter.
@@ -64,26 +71,62 @@ def device_frames(
             " (`cupy.asnumpy(frames)`, `frames.cpu()`)."
         )
     cuda: Any = device  # the one device with that memory
-    longest = max(source.shape[1:3])
-    if longest > _LONG * size:
-        raise UsageError(f"the frames have sides of {longest} pixels: scale them to at most {_LONG * size}.")
+    _check_sides(source.shape[1:3], size)
     with cuda:
         # What fills the frames may still be under way, in a stream of its own.
         cuda.cupy.cuda.runtime.deviceSynchronize()
         array = cuda.put(source)
-    return _batches(array, chosen, Scaler(cuda, size), cuda, batch)
+    scale = Scaler(cuda, size)
+    return _batches(chosen, lambda place: scale(array[place]), cuda, batch)
+
+
+def decoded_frames(
+    path: Path,
+    device: Device,
+    *,
+    size: int,
+    batch: int,
+    frames: int | None,
+    fps: float | None,
+    repeats: bool,
+) -> Iterator[FrameBatch]:
+    """The frames of a video file that `read_frames` takes, decoded by NVDEC and scaled on the GPU, where they stay.
+
+    Pixels differ by at most 2 of 255 from those that the host makes, if the file is undamaged; timestamps are equal.
+    Raises UsageError where the engine looks at frames on the processor; VideoError and EngineError, see `NvdecFile`.
+    """
+    if device.memory != "cuda":
+        raise UsageError(
+            "NVDEC decodes into a GPU's memory, and this engine's vision is on the processor: leave it out."
+        )
+    cuda: Any = device
+
+    def keep(surface: Any) -> Any:
+        with cuda:
+            return cuda.put(surface).copy()
+
+    video = NvdecFile(path, cuda.stream, keep)
+    with video:
+        shots: Iterator[Shot[Any]] = chosen_shots(video, frames=frames, fps=fps, repeats=repeats)
+        chosen = ((shot.time, shot.frame) for shot in shots)
+        yield from _batches(chosen, PictureScaler(cuda, size, video.look), cuda, batch)
+
+
+def _check_sides(sides: tuple[int, ...], size: int) -> None:
+    if max(sides) > _LONG * size:
+        raise UsageError(f"the frames have sides of {max(sides)} pixels: scale them to at most {_LONG * size}.")
 
 
 def _batches(
-    array: Any, chosen: Iterator[tuple[float, int]], scale: Scaler, device: Device, batch: int
+    chosen: Iterator[tuple[float, Chosen]], scale: Callable[[Chosen], Any], device: Device, batch: int
 ) -> Iterator[FrameBatch]:
     times: list[float] = []
     scaled: list[Any] = []
-    latest = -1
-    for time, place in chosen:
-        scaled.append(scaled[-1] if scaled and place == latest else scale(array[place]))
+    latest: Chosen | None = None
+    for time, frame in chosen:
+        scaled.append(scaled[-1] if scaled and frame == latest else scale(frame))
         times.append(time)
-        latest = place
+        latest = frame
         if len(times) == batch:
             yield _joined(device, scaled, times)
             times, scaled = [], []
@@ -101,7 +144,9 @@ class Scaler:
 
     def __init__(self, device: Any, size: int) -> None:
         self._device, self._size = device, size
-        self._weights = cache(lambda source, size: device.put(weights(source, size)))  # (size, source)
+        self._weights = cache(
+            lambda source, size, left=False: device.put(weights(source, size, left))
+        )  # (size, source)
         self._colours = [device.put(matrix) for matrix in colours()]
 
     def __call__(self, frame: Any) -> Any:
@@ -109,13 +154,38 @@ class Scaler:
         size, (height, width, _) = self._size, frame.shape
         if (height, width) == (size, size):
             return frame
-        with self._device:
-            return self._scaled(frame, self._weights(height, size), self._weights(width, size))
-
-    def _scaled(self, frame: Any, down: Any, across: Any) -> Any:
         to_yuv, offset, to_rgb, back = self._colours
-        planes = (frame.astype("float32") @ to_yuv + offset).transpose(2, 0, 1)  # (3, H, W)
-        planes = (planes @ across.transpose(1, 0)).clip(None, MOST)  # (3, H, S)
-        planes = down @ planes  # (3, S, S)
-        rgb = planes.transpose(1, 2, 0) @ to_rgb + back
-        return rgb.round().clip(0, 255).astype("uint8")
+        with self._device:
+            planes = (frame.astype("float32") @ to_yuv + offset).transpose(2, 0, 1)  # (3, H, W)
+            return _levels(self._fitted(planes).transpose(1, 2, 0) @ to_rgb + back)
+
+    def _fitted(self, planes: Any, left: bool = False) -> Any:
+        """fp32 (planes, H, W) -> (planes, S, S)."""
+        down = self._weights(planes.shape[1], self._size)
+        across = self._weights(planes.shape[2], self._size, left)
+        return down @ (planes @ across.transpose(1, 0)).clip(None, MOST)
+
+
+class PictureScaler(Scaler):
+    """The same of decoded pictures: their planes are scaled, then made RGB, then turned upright."""
+
+    def __init__(self, device: Any, size: int, look: Look) -> None:
+        super().__init__(device, size)
+        self._matrix, self._offset, self._display = device.put(look.matrix), device.put(look.offset), look.display
+
+    def __call__(self, picture: Picture) -> Any:
+        """The picture in the model's size."""
+        rows, width = picture.planes.shape
+        height = rows * 2 // 3
+        _check_sides((height, width), self._size)
+        with self._device:
+            luma = picture.planes[:height].reshape(1, height, width)
+            chroma = picture.planes[height:].reshape(height // 2, width // 2, 2).transpose(2, 0, 1)
+            scaled = (self._fitted(luma.astype("float32")), self._fitted(chroma.astype("float32"), left=True))
+            planes = self._device.concatenate(scaled)
+            rgb = planes.transpose(1, 2, 0) @ self._matrix + self._offset  # (S, S, 3)
+            return upright(_levels(rgb), self._display)
+
+
+def _levels(rgb: Any) -> Any:
+    return rgb.round().clip(0, 255).astype("uint8")

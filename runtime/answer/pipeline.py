@@ -64,6 +64,7 @@ class Pipeline:
         sample: int | None = None,
         snap: float | None = None,
         skip_still: int = 0,
+        decoder: str = "pyav",
         timestamps: npt.ArrayLike | None = None,
     ) -> Video:
         """Decode and encode a video once, for any number of questions.
@@ -72,7 +73,7 @@ class Pipeline:
         speaks DLPack, which stays where it is if that is the GPU: see `read_frames`. `frames` or `fps` choose what is
         looked at (without either at most 32 frames, spread evenly); `sample` keeps every s-th pooled frame; `snap` lets
         frames move to a keyframe so many seconds away. A frame that differs from the one before it in no pixel by more
-        than `skip_still` of 255 takes its tokens.
+        than `skip_still` of 255 takes its tokens. `decoder` is "pyav", or "nvdec" for a file that the GPU decodes.
         Raises UsageError, VideoError, EngineError.
         """
         by_default = frames is None and fps is None
@@ -92,6 +93,7 @@ class Pipeline:
                 timestamps=timestamps,
                 snap=snap,
                 skip_still=skip_still,
+                decoder=decoder,
                 repeats=not by_default,
             )
             return self._encode(opened, frames, budget)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storm_edge.runtime.answer.on_device import as_source, device_frames, on_gpu
+from storm_edge.runtime.answer.on_device import as_source, decoded_frames, device_frames, on_gpu
 from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.sessions.base import Session
 from storm_edge.runtime.video import FrameBatch, read_frames
-from storm_edge.runtime.video.reading import VideoSource, chosen_frames, without_repeats
+from storm_edge.runtime.video.reading import VideoSource, chosen_frames, local_path, without_repeats
+
+DECODERS = ("pyav", "nvdec")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def open_source(
     timestamps: npt.ArrayLike | None,
     snap: float | None,
     skip_still: int,
+    decoder: str,
     repeats: bool,
 ) -> OpenedSource:
     """Frames at the model's size, as many at a time as `vision` takes; see `Pipeline.open`.
@@ -44,11 +47,21 @@ def open_source(
     Without `repeats` no frame comes twice.
     Raises UsageError and VideoError, at once for wrong arguments.
     """
+    if decoder not in DECODERS:
+        raise UsageError(f"decoder is {decoder!r}: give {' or '.join(DECODERS)}.")
     given: Any = as_source(source)
     still = StillFrames(skip_still)
+    if (decoder == "nvdec" or on_gpu(given)) and (snap is not None or skip_still):
+        raise UsageError("snap and skip_still need frames on the host: leave them out for frames on a GPU.")
+    if decoder == "nvdec":
+        path = local_path(given) if isinstance(given, str | os.PathLike) else None
+        if path is None or os.path.isdir(path) or timestamps is not None:
+            raise UsageError("NVDEC decodes a video file with its own timestamps: leave it out for anything else.")
+        decoded = decoded_frames(
+            path, vision.device, size=size, batch=vision.batch, frames=frames, fps=fps, repeats=repeats
+        )
+        return OpenedSource(decoded, None, beside=False)
     if on_gpu(given):
-        if snap is not None or skip_still:
-            raise UsageError("snap and skip_still need frames on the host: leave them out for frames on a GPU.")
         chosen = chosen_frames(given.shape[0], frames=frames, fps=fps, timestamps=timestamps, repeats=repeats)
         there = device_frames(given, vision.device, chosen, size=size, batch=vision.batch)
         return OpenedSource(there, None, beside=False)

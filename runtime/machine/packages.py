@@ -69,6 +69,19 @@ def import_cupy() -> Any:
     return _import_for_gpu("cupy", "tensorrt")
 
 
+def import_pynvvideocodec() -> Any:
+    """PyNvVideoCodec, which decodes on the GPU; raises EngineError, saying what is missing."""
+    try:
+        return importlib.import_module("PyNvVideoCodec")
+    except ImportError as e:
+        raise EngineError(f"{e.name or 'PyNvVideoCodec'} is not installed: pip install 'storm-edge[nvdec]'.") from e
+    except RuntimeError as e:  # several lines, of which the first says what happened
+        raise EngineError(
+            f"PyNvVideoCodec finds no driver ({str(e).splitlines()[0]}): install NVIDIA's with its video libraries; in"
+            " a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video."
+        ) from e
+
+
 def _import_for_gpu(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)

@@ -46,13 +46,44 @@ def colours() -> Colours:
     return Colours(*(np.ascontiguousarray(matrix, np.float32) for matrix in matrices))
 
 
-def weights(source: int, size: int) -> Matrix:
-    """What each of `size` pixels takes of a line of `source` pixels, (size, source); every row sums to 1."""
+# (KR, KB) by AVColorSpace (libavutil/pixfmt.h), as swscale has them; 2, unspecified, is BT.601.
+_LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)} | dict.fromkeys(
+    (2, 5, 6), (_KR, _KB)
+)
+
+
+def decoded_colours(space: int, full: bool) -> tuple[Matrix, Matrix] | None:
+    """What makes RGB of a decoded picture's (Y, U, V), channels last: `yuv @ matrix + offset`, (3, 3) and (3,).
+
+    `space` is its AVColorSpace, `full` whether it uses all 256 levels. None where the space is none of the usual ones.
+    Source: libswscale/yuv2rgb.c, ff_yuv2rgb_coeffs.
+    """
+    if space not in _LUMA:
+        return None
+    kr, kb = _LUMA[space]
+    kg = 1 - kr - kb
+    luma, chroma = (1.0, 1.0) if full else (255 / 219, 255 / 224)
+    matrix = np.array(
+        [
+            [1, 1, 1],
+            [0, -2 * kb * (1 - kb) / kg, 2 - 2 * kb],
+            [2 - 2 * kr, -2 * kr * (1 - kr) / kg, 0],
+        ]
+    ) * np.array([[luma], [chroma], [chroma]])
+    offset = -np.array([0.0 if full else 16.0, 128.0, 128.0]) @ matrix
+    return matrix.astype(np.float32), offset.astype(np.float32)
+
+
+def weights(source: int, size: int, left: bool = False) -> Matrix:
+    """What each of `size` pixels takes of a line of `source` pixels, (size, source); every row sums to 1.
+
+    `left` is for chroma that lies at the left of the two pixels it is for, as H.264 and HEVC have it.
+    """
     step = ((source << 16) + (size >> 1)) // size
     # Shrinking widens the filter, so that no pixel is passed over.
     taps = 5 if step <= _UNIT else 1 + (4 * source + size - 1) // size
     taps = max(min(taps, source - 2), 1)
-    places = step - _UNIT + 2 * step * np.arange(size)  # twice the centres, in units
+    places = step - (_UNIT // 2 if left else _UNIT) + 2 * step * np.arange(size)  # twice the centres, in units
     # Towards zero, as C divides: near the left edge a filter loses what lies outside, instead of keeping it.
     starts = np.trunc((places - (taps - 2) * _UNIT) / (2 * _UNIT)).astype(int)
     at = starts[:, None] + np.arange(taps)  # (size, taps)

@@ -207,10 +207,7 @@ class VideoFile:
         for packet in self._packets():
             if packet is not None:
                 thinning.look(packet, self._goal)
-            frames: list[VideoFrame] = []
-            with suppress(FFmpegError, MemoryError):
-                frames = self._stream.decode(packet)
-            for frame in frames:
+            for frame in self._pictures(packet):
                 follows = 0.0 if latest is None else latest + gap
                 ticks = frame.dts if self._undated else frame.pts
                 time = follows if ticks is None else self._seconds(ticks) + shift
@@ -219,6 +216,12 @@ class VideoFile:
                     time = follows
                 latest = time if latest is None else max(time, latest)
                 yield Shot(latest, frame)
+
+    def _pictures(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """What comes out of the decoder for one more packet, in order of presentation; None empties it."""
+        with suppress(FFmpegError, MemoryError):
+            return self._stream.decode(packet)
+        return []
 
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
         """The stream's packets, then None, which empties the decoder; a file cut short just ends earlier."""

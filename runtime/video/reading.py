@@ -75,7 +75,7 @@ def read_frames(
         snap = _seconds(snap)
     resize = Resizer(size)
     if isinstance(source, str | os.PathLike):
-        path = _local(source)
+        path = local_path(source)
         if os.path.isdir(path):
             return _batches(_chosen(FrameFolder(path, size, timestamps), frames, fps), resize, batch)
         if timestamps is None:
@@ -104,12 +104,21 @@ def chosen_frames(
 
     Raises UsageError, at once.
     """
+    array = FrameList(frame_times(count, timestamps), range(count))
+    chosen = chosen_shots(array, frames=frames, fps=fps, repeats=repeats)
+    return ((shot.time, shot.frame) for shot in chosen)
+
+
+def chosen_shots(
+    video: Source[Payload], *, frames: int | None, fps: float | None, repeats: bool
+) -> Iterator[Shot[Payload]]:
+    """What `read_frames` would take of anything that shows frames; without `repeats` none twice.
+
+    Raises UsageError, at once.
+    """
     frames, fps = _number_or_rate(frames, fps)
-    chosen = _chosen(FrameList(frame_times(count, timestamps), range(count)), frames, fps)
-    if repeats:
-        return ((shot.time, shot.frame) for shot in chosen)
-    firsts = (next(same) for _, same in groupby(chosen, lambda shot: shot.time))
-    return ((shot.time, shot.frame) for shot in firsts)
+    chosen = _chosen(video, frames, fps)
+    return chosen if repeats else (next(same) for _, same in groupby(chosen, lambda shot: shot.time))
 
 
 def _of_file(
@@ -161,7 +170,8 @@ def _batches(
         yield FrameBatch(np.stack(pixels), np.array(times))
 
 
-def _local(source: str | os.PathLike[str]) -> Path:
+def local_path(source: str | os.PathLike[str]) -> Path:
+    """The path of a folder, or of a file with something in it; raises VideoError."""
     name = os.fspath(source)
     if "://" in name:
         raise VideoError(f"{name} is not a local file: download it first and give its path.")

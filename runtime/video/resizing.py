@@ -18,6 +18,8 @@ from av.video.reformatter import VideoReformatter
 from storm_edge.runtime.errors import VideoError
 
 Pixels = npt.NDArray[np.uint8]
+# Its a, b, c, d: the point (x, y) goes to (a x + c y, b x + d y).
+DisplayMatrix = tuple[int, int, int, int]
 
 # libswscale/swscale.h; PyAV names all of them from version 18 on only.
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE, _BITEXACT = 1 << 2, 1 << 13, 1 << 14, 1 << 18, 1 << 19
@@ -50,16 +52,15 @@ class Resizer:
         self._to_rgb = VideoReformatter()
         self._to_grown = VideoReformatter()
         self._to_size = VideoReformatter()
-        # (a, b, c, d) of the display matrix: the point (x, y) goes to (a x + c y, b x + d y).
-        self._matrix: tuple[int, int, int, int] | None = None
+        self._matrix: DisplayMatrix | None = None
 
     def __call__(self, frame: VideoFrame | Pixels) -> Pixels:
         """The frame upright, in RGB, at the model's size; transparency is dropped."""
         if isinstance(frame, np.ndarray):
             return self._resized(VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
         if self._matrix is None:
-            self._matrix = _display_matrix(frame)
-        return _upright(self._resized(frame), self._matrix)
+            self._matrix = display_matrix(frame)
+        return np.ascontiguousarray(upright(self._resized(frame), self._matrix))
 
     def _resized(self, frame: VideoFrame) -> Pixels:
         size, width, height = self._size, frame.width, frame.height
@@ -81,7 +82,8 @@ class Resizer:
         return np.asarray(resized.to_ndarray(), dtype=np.uint8)
 
 
-def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+def display_matrix(frame: VideoFrame) -> DisplayMatrix:
+    """How a decoded frame says that it lies."""
     # Asked of one frame only: PyAV's side data and its frame hold each other, so that such frames pile up until Python
     # looks for cycles. Its types know motion vectors only.
     data = cast("Mapping[str, bytes]", frame.side_data).get("DISPLAYMATRIX")
@@ -91,9 +93,10 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def _upright(pixels: Pixels, matrix: tuple[int, int, int, int]) -> Pixels:
+def upright(pixels: Any, matrix: DisplayMatrix) -> Any:
+    """[H, W, 3] turned and mirrored by quarters, as a view."""
     a, b, c, d = matrix
     if abs(a) + abs(d) < abs(b) + abs(c):  # mostly a quarter turn: x and y change places
         pixels = pixels.transpose(1, 0, 2)
         a, d = c, b
-    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
