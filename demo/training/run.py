@@ -69,7 +69,7 @@ class Run:
         if not path.exists():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if json.loads(state["config"]) != self.config.model_dump():
+        if json.loads(state["config"]) != self.config.model_dump(mode="json"):
             raise UsageError(f"{path} is of a run of another network: name another folder with -o, or delete this one.")
         self.model.load_state_dict(state["model"])
         for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
@@ -119,7 +119,7 @@ class Run:
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
         state |= {"step": self.step, "seconds": self.seconds, "history": json.dumps(self.history)}
-        state["config"] = json.dumps(self.config.model_dump())
+        state["config"] = json.dumps(self.config.model_dump(mode="json"))
         save_state(self.folder / "state.pt", state)
         write_checkpoint(self.model, self.folder / "tokenizer", self.folder / "checkpoint")
         (self.folder / "log.jsonl").write_text("".join(json.dumps(h) + "\n" for h in self.history), encoding="utf-8")
