@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument(
         "--no-temporal", action="store_true", help="the same network without its temporal encoder, for comparison"
     )
+    parser.add_argument(
+        "--lengthen", type=Path, metavar="CHECKPOINT", help="teach a trained checkpoint clips of up to 128 frames"
+    )
     given = parser.parse_args()
 
     if not (importlib.util.find_spec("matplotlib") and importlib.util.find_spec("torch")):
@@ -52,14 +55,16 @@ def _work(given: argparse.Namespace, rank: int, count: int) -> None:
     """One process of a run; the first says what went wrong in all of them."""
     import torch
 
-    from storm_edge.demo.training.plan import STAGES
+    from storm_edge.demo.training.plan import LENGTHEN, STAGES
     from storm_edge.demo.training.run import Run
     from storm_edge.demo.training.workers import Workers
     from storm_edge.runtime.errors import StormError
 
     if given.device == "cpu":
         torch.set_num_threads(1)
-    stages = STAGES if given.steps is None else (*STAGES[:-1], replace(STAGES[-1], steps=given.steps))
+    stages = LENGTHEN if given.lengthen else STAGES
+    if given.steps is not None:
+        stages = (*stages[:-1], replace(stages[-1], steps=given.steps))
     workers = Workers(rank, count, given.output)
     try:
         run = Run(
@@ -70,6 +75,7 @@ def _work(given: argparse.Namespace, rank: int, count: int) -> None:
             workers,
             lambda line: print(line, flush=True),
             temporal=not given.no_temporal,
+            start=given.lengthen,
         )
     except StormError as e:
         sys.exit(f"error: {e}" if workers.first else 1)

@@ -13,7 +13,8 @@ class Stage:
     """`steps` of `batch` clips; `lengths` are (frames, share of the steps). `frozen` keeps the vision tower as it is.
 
     The learning rates' factor is `rates[0]` for the share `hold` of the steps and then goes to `rates[1]`. Without
-    `questions` only the labels of visual tokens are learned, and the language model stays as it is. `reuse` is the
+    `questions` only the labels of visual tokens are learned, and the language model stays as it is; with the vision
+    tower frozen too, only the heads that read the labels learn. `reuse` is the
     share of steps that take vision tokens of an earlier step again, with other questions. So many of the clips as
     `mixed` says are of the theme with bounces and blinks; the others are drawn as usual.
     """
@@ -60,6 +61,23 @@ STAGES = (
     ),
     Stage(
         "counts", 3000, 32, _CLIP_LENGTHS, questions=7, controls=1, rates=(0.6, 0.0), frozen=True, reuse=0.65, mixed=0.5
+    ),
+)
+# For a checkpoint that knows clips of up to 32 frames: heads for it (no checkpoint has them), then longer clips.
+LENGTHEN = (
+    Stage("heads", 160, 32, ((16, 1.0),), questions=0, controls=0, rates=(3.0, 0.3), frozen=True),
+    Stage(
+        "lengthen",
+        3600,
+        32,
+        ((8, 0.08), (16, 0.2), (32, 0.2), (64, 0.24), (128, 0.28)),
+        questions=7,
+        controls=1,
+        rates=(0.6, 0.0),
+        hold=0.15,
+        frozen=True,
+        reuse=0.65,
+        mixed=0.4,
     ),
 )
 BUDGETS = (Budget(4, 1, 1, 0.8), Budget(4, 1, 2, 0.07), Budget(4, 2, 1, 0.08), Budget(1, 1, 1, 0.05))

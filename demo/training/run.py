@@ -19,7 +19,7 @@ from storm_edge.demo.dataset import TYPES
 from storm_edge.demo.questions import TIME_TYPES
 from storm_edge.demo.training import plan
 from storm_edge.demo.training.batches import Clips, Questioner, make_clips, make_images, make_questions
-from storm_edge.demo.training.checkpoints import save_state, write_checkpoint
+from storm_edge.demo.training.checkpoints import read_checkpoint, save_state, write_checkpoint
 from storm_edge.demo.training.curves import draw_curves
 from storm_edge.demo.training.model import StormModel, auxiliary_loss
 from storm_edge.demo.training.muon import Muon
@@ -48,7 +48,9 @@ class Run:
         say: Callable[[str], None],
         *,
         temporal: bool = True,
+        start: Path | None = None,
     ):
+        """`start` is a checkpoint of the same sizes, whose weights the run begins with."""
         keep_freed_memory()
         self.folder, self.seed, self.stages, self.workers, self.say = folder, seed, stages, workers, say
         self.device = torch.device(device)
@@ -62,7 +64,15 @@ class Run:
         self.history: list[dict[str, Any]] = []
         self.step, self.seconds, self._total = 0, 0.0, sum(s.steps for s in stages)
         self._stock: list[tuple[Clips, Tensor, int]] = []  # and how often it may be used again
+        if start:
+            self._begin_with(start)
         self._resume()
+
+    def _begin_with(self, start: Path) -> None:
+        given = read_checkpoint(start)[0]
+        if given.config != self.config:
+            raise UsageError(f"{start} is a network of other sizes than this plan's: name one that this plan made.")
+        self.model.load_state_dict(given.state_dict() | self.model.heads.state_dict(prefix="heads."))
 
     def _resume(self) -> None:
         path = self.folder / "state.pt"
@@ -149,12 +159,13 @@ class Run:
         labels = {name: t.to(self.device) for name, t in clips.labels.items()}
         if not stage.frozen and fresh:
             auxiliary = auxiliary + auxiliary_loss(self.model.heads, tokens, labels, mixed=False)
+        with torch.set_grad_enabled(bool(stage.questions)):
+            mixed = self.model.mix(tokens)
+        if not images:
+            auxiliary = auxiliary + auxiliary_loss(self.model.heads, mixed, labels, mixed=True)
         if not stage.questions:
             self._learn(stage, _AUXILIARY_WEIGHT * auxiliary)
             return 0.0, float(auxiliary.detach())
-        mixed = self.model.mix(tokens)
-        if not images:
-            auxiliary = auxiliary + auxiliary_loss(self.model.heads, mixed, labels, mixed=True)
         visual = self.model.reduce(mixed, budget.pool, budget.side, budget.sample)
         asked = make_questions(clips.scenes, rng, self.questioner, stage.questions, stage.controls)
         text, segments, targets = (t.to(self.device) for t in (asked.text, asked.segments, asked.targets))

@@ -64,6 +64,30 @@ def test_the_vision_tower_stands_still_where_a_stage_says_so(folder: Path) -> No
     assert moved == {"temporal", "llm", "heads"}
 
 
+def test_a_trained_checkpoint_is_lengthened_and_only_its_heads_learn_first(folder: Path) -> None:
+    (folder / "state.pt").unlink(missing_ok=True)
+    given = _run(folder)
+    given.save()
+    (folder / "state.pt").unlink()
+    heads = Stage("heads", 1, 2, ((8, 1.0),), questions=0, controls=0, frozen=True)
+    torch.manual_seed(7)
+    run = Run(folder, 7, (heads,), "cpu", Workers(0, 1, folder), lambda _: None, start=folder / "checkpoint")
+    run._train_step()
+    moved = {
+        n.split(".")[0] for n, v in run.model.state_dict().items() if not torch.equal(v, given.model.state_dict()[n])
+    }
+    assert moved == {"heads"}
+
+
+def test_a_checkpoint_of_other_sizes_is_not_lengthened(folder: Path, tmp_path: Path) -> None:
+    (folder / "state.pt").unlink(missing_ok=True)
+    run = Run(folder, 0, STAGES, "cpu", Workers(0, 1, folder), lambda _: None, temporal=False)
+    run.save()
+    (folder / "state.pt").unlink()
+    with pytest.raises(UsageError, match="other sizes"):
+        Run(folder, 0, STAGES, "cpu", Workers(0, 1, folder), lambda _: None, start=folder / "checkpoint")
+
+
 def test_the_rates_rise_stay_and_fall() -> None:
     stage = Stage("any", 1000, 2, ((8, 1.0),), questions=2, controls=1, rates=(0.8, 0.2), hold=0.5)
     assert rate(stage, 0) < 0.1
