@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from storm_edge.runtime.llm.generate import Generation
 from storm_edge.server.page import Page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install 'storm-edge[dev]'")
@@ -97,7 +99,14 @@ def test_a_key_is_asked_for_where_there_is_one(page: Any, serve: Callable[..., A
 
 
 @in_browser
-def test_an_answer_can_be_stopped(page: Any, served: Any, clips: list[Path]) -> None:
+def test_an_answer_can_be_stopped(page: Any, served: Any, clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Generation.__next__
+
+    def slow(generation: Generation) -> str:
+        time.sleep(0.1)  # so that there is time to stop it
+        return step(generation)
+
+    monkeypatch.setattr(Generation, "__next__", slow)
     page.goto(served.url)
     page.set_input_files("#file", clips[1])
     page.fill("#question", "What happens?")
