@@ -26,6 +26,7 @@ def taken(source: object, count: int, fps: float = 100) -> list[Shot[Pixels]]:
     """The first frames of a source, or all that come within some seconds."""
     following = Following(source, 16, fps)  # type: ignore[arg-type]
     timer = threading.Timer(8, following.stopped.set)
+    timer.daemon = True  # a test that fails does not wait for it
     timer.start()
     found: list[Shot[Pixels]] = []
     for shot in following.shots():
