@@ -28,6 +28,7 @@ VERBS = {
     "verify": "Compare an engine with what PyTorch computed.",
     "compare": "Find the first layer at which an engine differs.",
     "run": "Answer a question about a video.",
+    "watch": "Answer a question about a live video again and again.",
     "serve": "Answer questions about videos over HTTP.",
     "batch": "Ask questions about a library of videos; run again to go on.",
     "plan": "Estimate memory and time on a target, before anything is built.",

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from storm_edge.runtime.answer.answer import Answer, AnswerStats
 from storm_edge.runtime.answer.budget import Budget
 from storm_edge.runtime.answer.conversation import Conversation, Turns
-from storm_edge.runtime.answer.encoding import encode_frames
+from storm_edge.runtime.answer.encoding import EncodedFrames, encode_frames
 from storm_edge.runtime.answer.source import OpenedSource, open_source
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.answer.still import StillFrames
+from storm_edge.runtime.answer.watch import Watch
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
@@ -33,7 +34,8 @@ from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
 from storm_edge.runtime.video import FrameBatch
-from storm_edge.runtime.video.reading import VideoSource
+from storm_edge.runtime.video.live import Following, WatchedSource, live_source
+from storm_edge.runtime.video.reading import MAX_FRAMES, VideoSource, whole_number
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
 
@@ -128,13 +130,35 @@ class Pipeline:
             check=budget.check_growing,
         )
         budget.check(encoded.tokens.count)
+        return self._video(encoded, budget.sample)
+
+    def _video(self, encoded: EncodedFrames, sample: int) -> Video:
+        stages = self.stages
         with Stopwatch(stages.temporal_encoder.device) as in_temporal:
             visual = stages.temporal_of(encoded.tokens)  # (1, T / k, N / p, D)
-        rows = stages.rows(visual[:, :: budget.sample], newline_of_model(self.bundle.config, self.prompt))
+        rows = stages.rows(visual[:, ::sample], newline_of_model(self.bundle.config, self.prompt))
         # A GPU is waited for here, so that it has read the last frame while the next was decoded.
         seconds = {"vision": encoded.vision.seconds(), "temporal": in_temporal.seconds()}
         seconds = {"video decode": encoded.waited} | seconds
         return Video(self, next(self._serials), rows, encoded.timestamps, seconds, encoded.reused)
+
+    def watch(self, source: WatchedSource, *, fps: float = 2, window: int = 64, sample: int | None = None) -> Watch:
+        """Follow a live video, and answer about its last `window` frames at any moment; close it at the end.
+
+        `source` is a URL (rtsp, http, udp), `-` for standard input, a capture device, a folder that gets images, a file
+        to be played, an open pipe, or an iterable of (seconds, uint8 [H, W, 3]), which a thread of the watch reads.
+        `fps` frames a second are looked at, or the newest where this machine is slower. Raises UsageError, VideoError.
+        """
+        window = whole_number("window", window, MAX_FRAMES)
+        budget = Budget.of(self.bundle.config, self.stages, self._sampling(sample))
+        budget.check(window)
+        size = self.bundle.config.vision.image_size
+
+        def open_clip(encoded: EncodedFrames) -> Video:
+            with self.turns.held():
+                return self._video(encoded, budget.sample)
+
+        return Watch(Following(live_source(source, size), size, fps), self.stages, window, open_clip)
 
     def _sampling(self, sample: int | None) -> int:
         if sample is not None and sample < 1:

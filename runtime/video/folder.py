@@ -25,7 +25,7 @@ class FrameFolder:
     def __init__(self, path: Path, size: int, timestamps: npt.ArrayLike | None) -> None:
         self._path, self._size = path, size
         try:
-            self._images = sorted((p for p in path.iterdir() if _is_image(p)), key=_natural)
+            self._images = sorted((p for p in path.iterdir() if is_image(p)), key=natural)
         except OSError as error:
             raise VideoError(f"cannot read {path}: {error.strerror}; check its permissions.") from error
         for image in self._images:  # a pipe or a device among them is named before anything is decoded
@@ -48,25 +48,30 @@ class FrameFolder:
         return self._from(place) if self._times[place] > now else None
 
     def _from(self, place: int) -> Iterator[Shot[Pixels]]:
-        return (Shot(t, self._decoded(p)) for t, p in zip(self._times[place:], self._images[place:], strict=True))
-
-    def _decoded(self, path: Path) -> Pixels:
-        with VideoFile(path) as image:
-            shot = next(image.shots(), None)
-            if shot is None:
-                raise unreadable(path)
-            # A resizer for every image: each has an orientation of its own.
-            return Resizer(self._size)(shot.frame)
+        shown = zip(self._times[place:], self._images[place:], strict=True)
+        return (Shot(t, read_image(p, self._size)) for t, p in shown)
 
     def __str__(self) -> str:
         return str(self._path)
 
 
-def _is_image(path: Path) -> bool:
+def read_image(path: Path, size: int) -> Pixels:
+    """An image upright and of the model's size; raises VideoError."""
+    with VideoFile(path) as image:
+        shot = next(image.shots(), None)
+        if shot is None:
+            raise unreadable(path)
+        # A resizer for every image: each has an orientation of its own.
+        return Resizer(size)(shot.frame)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a folder's entry is taken for a picture, by its name."""
     return path.suffix.lower() in IMAGES and not path.name.startswith(".") and not path.is_dir()
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """What sorts frame9 before frame10."""
     pieces = re.split(r"([0-9]+)", path.name.lower())
     # Text and numbers alternate, so that only like is compared with like.
     return [(int(piece), "") if i % 2 else (0, piece) for i, piece in enumerate(pieces)], path.name

@@ -50,11 +50,11 @@ class FrameStream:
 
     def shots(self) -> Iterator[Shot[Pixels]]:
         """All frames in order: as they come, or those that `span` kept."""
-        return iter(self._kept) if self._kept is not None else _checked(self._pairs)
+        return iter(self._kept) if self._kept is not None else checked_pairs(self._pairs)
 
     def span(self) -> tuple[float, float]:
         """When the first and the last frame appear; runs to the end and keeps every frame at the model's size."""
-        self._kept = [Shot(shot.time, self._resize(shot.frame)) for shot in _checked(self._pairs)]
+        self._kept = [Shot(shot.time, self._resize(shot.frame)) for shot in checked_pairs(self._pairs)]
         if not self._kept:
             raise VideoError(f"no frame of {self} can be read: it is empty.")
         return self._kept[0].time, self._kept[-1].time
@@ -93,7 +93,8 @@ def frame_times(count: int, timestamps: npt.ArrayLike | None) -> list[float]:
     return [float(time) for time in times]
 
 
-def _checked(pairs: Iterable[tuple[float, Pixels]]) -> Iterator[Shot[Pixels]]:
+def checked_pairs(pairs: Iterable[tuple[float, Pixels]], *, ascending: bool = True) -> Iterator[Shot[Pixels]]:
+    """Pairs of (seconds, uint8 [H, W, 3]) as shots; raises UsageError at what is none, or where time falls back."""
     # Copies, because a camera may fill one buffer again and again while a frame waits here.
     latest = -math.inf
     for index, pair in enumerate(pairs):
@@ -107,7 +108,7 @@ def _checked(pairs: Iterable[tuple[float, Pixels]]) -> Iterator[Shot[Pixels]]:
             raise UsageError(
                 f"frame {index} is {frame.dtype} {list(frame.shape)}: give uint8 RGB of shape [height, width, 3]."
             )
-        if not math.isfinite(time) or time < latest:
+        if not math.isfinite(time) or (ascending and time < latest):
             raise UsageError(f"frame {index} has the timestamp {time}, after {latest}: timestamps must ascend.")
         latest = time
         yield Shot(time, frame)

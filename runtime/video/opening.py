@@ -76,6 +76,11 @@ def _open_stream(path: Path, file: IO[bytes]) -> tuple[InputContainer, VideoStre
             f"{path} is not a video that can be read here: it is damaged, cut short or of an unknown format; "
             f"MP4, MKV, WebM, AVI, MPEG, GIF, PNG and JPEG work."
         ) from error
+    return container, picture_stream(container, path)
+
+
+def picture_stream(container: InputContainer, path: object) -> VideoStream:
+    """The first stream of pictures; raises VideoError, and closes the container, where there is none of a sane size."""
     # Cover art of music is a video stream too.
     pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     stream = next((stream for stream in pictures if stream.codec_context is not None), None)
@@ -92,7 +97,7 @@ def _open_stream(path: Path, file: IO[bytes]) -> tuple[InputContainer, VideoStre
         raise VideoError(f"the frames of {path} have {pixels:,} pixels: scale it to at most {most:,}.")
     stream.codec_context.options = {"max_pixels": str(most)}
     stream.thread_type = "AUTO" if pixels <= _FRAME_THREADS_PIXELS else "SLICE"
-    return container, stream
+    return stream
 
 
 def unreadable(source: object) -> VideoError:

@@ -66,8 +66,8 @@ def read_frames(
 
     Raises UsageError, at once, for wrong arguments; VideoError if the video cannot be read, at once if it is missing.
     """
-    size = _whole("size", size, MAX_SIZE)
-    batch = _whole("batch", batch, MAX_BATCH)
+    size = whole_number("size", size, MAX_SIZE)
+    batch = whole_number("batch", batch, MAX_BATCH)
     frames, fps = _number_or_rate(frames, fps)
     if snap is not None:
         if frames is None and fps is None:
@@ -184,11 +184,12 @@ def local_path(source: str | os.PathLike[str]) -> Path:
 def _number_or_rate(frames: int | None, fps: float | None) -> tuple[int | None, float | None]:
     if frames is not None and fps is not None:
         raise UsageError("frames and fps exclude each other: give one of them.")
-    frames = None if frames is None else _whole("frames", frames, MAX_FRAMES)
-    return frames, None if fps is None else _rate(fps)
+    frames = None if frames is None else whole_number("frames", frames, MAX_FRAMES)
+    return frames, None if fps is None else rate(fps)
 
 
-def _whole(name: str, value: int, most: int) -> int:
+def whole_number(name: str, value: int, most: int) -> int:
+    """A number from 1 to `most`; raises UsageError."""
     try:
         number = operator.index(value)
     except TypeError as error:
@@ -198,7 +199,8 @@ def _whole(name: str, value: int, most: int) -> int:
     return number
 
 
-def _rate(fps: float) -> float:
+def rate(fps: float) -> float:
+    """Frames a second; raises UsageError."""
     number = _number(fps)
     if not MIN_FPS <= number <= MAX_FPS:
         raise UsageError(f"fps is {fps!r}: give frames per second, from {MIN_FPS} to {MAX_FPS}.")

@@ -1,0 +1,146 @@
+"""Streams that libav reads as they come: a URL, a capture device, a pipe.
+
+A source can open nothing but itself: each kind has its own list of protocols, and no list of formats has playlists.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+from av import VideoFrame
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from storm_edge.runtime.errors import VideoError
+from storm_edge.runtime.video.opening import MAX_IMAGE_PIXELS, picture_stream
+from storm_edge.runtime.video.sampling import Shot
+
+# What libav may open for a URL of each scheme. RTSP carries its pictures in the connection itself.
+PROTOCOLS = {"rtsp": "rtsp,rtp,tcp", "http": "http,tcp", "udp": "udp"}
+_FORMATS = "mpegts,matroska,flv,mjpeg,mpjpeg,h264,hevc,m4v,mpeg,mpegvideo,ogg,nut,ivf,obu"
+_PATIENCE = 5.0  # seconds for opening, and between two packets
+# Little is looked at before the first frame is shown: bytes, and microseconds.
+_OPENING = {"probesize": "500000", "analyzeduration": "1000000"}
+
+
+@dataclass(frozen=True)
+class LiveStream:
+    """A URL or a capture device; `what` is opened, with libav's options and format."""
+
+    what: str
+    options: dict[str, str]
+    format: str | None = None
+    returns: bool = field(default=True, init=False)
+
+    @classmethod
+    def of_url(cls, url: str) -> LiveStream:
+        """Raises VideoError for a scheme that is not watched."""
+        scheme = urlsplit(url).scheme.lower()
+        if scheme not in PROTOCOLS:
+            known = ", ".join(f"{name}://" for name in PROTOCOLS)
+            raise VideoError(
+                f"{scheme}:// is not watched here: give {known}, a device, a folder, a file or - (a pipe)."
+            )
+        options = {"protocol_whitelist": PROTOCOLS[scheme], "format_whitelist": f"{_FORMATS},rtsp"}
+        if scheme == "rtsp":
+            options["rtsp_transport"] = "tcp"
+        else:
+            options["format_whitelist"] = _FORMATS
+        return cls(url, options)
+
+    @classmethod
+    def of_device(cls, path: Path) -> LiveStream:
+        """A Video4Linux device."""
+        return cls(str(path), {"protocol_whitelist": "none", "format_whitelist": "v4l2"}, "v4l2")
+
+    def shots(self, stopped: threading.Event) -> Iterator[Shot[VideoFrame]]:
+        """See LiveSource."""
+        return _shots(self.what, str(self), stopped, self.options, self.format)
+
+    def __str__(self) -> str:
+        """Without the password that a URL may have."""
+        parts = urlsplit(self.what)
+        return self.what if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@dataclass(frozen=True)
+class LivePipe:
+    """A pipe that somebody writes a stream to, MPEG-TS for instance; what is over is over.
+
+    `owner` is kept, so that it does not close the descriptor.
+    """
+
+    descriptor: int
+    owner: object = None
+    returns: bool = field(default=False, init=False)
+
+    def shots(self, stopped: threading.Event) -> Iterator[Shot[VideoFrame]]:
+        """See LiveSource."""
+        options = {"protocol_whitelist": "none", "format_whitelist": _FORMATS}
+        return _shots(_Pipe(self.descriptor, stopped), str(self), stopped, options)
+
+    def __str__(self) -> str:
+        return "the pipe"
+
+
+class _Pipe:
+    """Reads what is there, so that the end of the watch is not waited for."""
+
+    def __init__(self, descriptor: int, stopped: threading.Event) -> None:
+        self._descriptor, self._stopped = descriptor, stopped
+
+    def read(self, size: int) -> bytes:
+        while not self._stopped.is_set():
+            if select.select([self._descriptor], [], [], 0.1)[0]:
+                return os.read(self._descriptor, size)
+        return b""
+
+
+def _shots(
+    what: Any, name: str, stopped: threading.Event, options: dict[str, str], format: str | None = None
+) -> Iterator[Shot[VideoFrame]]:
+    with _opened(what, name, options, format) as container:
+        stream = picture_stream(container, name)
+        stream.thread_type = "SLICE"  # threads that decode frames of their own would keep each back for a while
+        begun = time.monotonic()
+        packets = container.demux(stream)
+        while not stopped.is_set():
+            try:
+                packet = next(packets, None)
+            except (FFmpegError, OSError) as error:
+                raise VideoError(f"{name} broke off ({error.strerror}): check it and the network.") from error
+            if packet is None:
+                return
+            frames: list[VideoFrame] = []
+            with suppress(FFmpegError, MemoryError):  # damaged on its way
+                frames = stream.decode(packet)
+            for frame in frames:
+                if not frame.is_corrupt:
+                    yield Shot(time.monotonic() - begun if frame.time is None else frame.time, frame)
+
+
+def _opened(what: Any, name: str, options: dict[str, str], format: str | None) -> InputContainer:
+    try:
+        container: InputContainer = av.open(
+            what,
+            "r",
+            format=format,
+            metadata_errors="replace",
+            options={"max_pixels": str(MAX_IMAGE_PIXELS)},
+            container_options=_OPENING | options,
+            timeout=_PATIENCE,
+        )
+    except (FFmpegError, OSError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or "too little memory"
+        raise VideoError(f"{name} cannot be opened ({why}): check the address, and that it sends video.") from error
+    return container
