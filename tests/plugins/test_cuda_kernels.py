@@ -15,9 +15,9 @@ def kernels(built) -> CudaKernels:
 
 
 def test_the_workspace_does_not_grow_with_a_long_sequence(kernels: CudaKernels) -> None:
-    assert kernels.selective_scan_workspace((1, 128, 7168, 16)) == 0
+    assert kernels.selective_scan_workspace((1, 64, 7168, 16)) == 0
     needed = kernels.selective_scan_workspace((1, 8192, 7168, 16))
-    assert 1_000_000 < needed < 12_000_000
+    assert 1_000_000 < needed < 16_000_000
     assert kernels.selective_scan_workspace((1, 131_072, 7168, 16)) == needed
 
 

@@ -62,7 +62,7 @@ class Served:
         return next((float(x.rpartition(" ")[2]) for x in lines if x.startswith(f"{line} ")), 0.0)
 
     @staticmethod
-    def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
+    def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
         """Wait for a condition."""
         end = time.monotonic() + seconds
         while not true():
