@@ -76,7 +76,7 @@ def command(
             line = _asked(watch, prompt, options)
             asked, due = asked + 1, max(due + every, time.monotonic())
             if not (when_changes and line["answer"] == last):
-                _print(line, as_json)
+                _tell(line, as_json)
             last = line["answer"]
             if line["ended"]:
                 return
@@ -126,7 +126,7 @@ def _asked(watch: Watch, prompt: str, options: SamplingOptions) -> dict[str, obj
     }
 
 
-def _print(line: dict[str, object], as_json: bool) -> None:
+def _tell(line: dict[str, object], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(line))
         return

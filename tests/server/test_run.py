@@ -79,7 +79,7 @@ def test_a_running_answer_finishes_and_new_questions_are_refused(
     start: Callable[..., Process], clips: list[Path]
 ) -> None:
     server = start("--drain", 60)
-    events = server.stream(clips[0], tokens=1500)
+    events = server.stream(clips[0], tokens=3000)
     next(events)
     server.process.send_signal(signal.SIGTERM)
     while httpx2.get(f"{server.url}/ready").status_code == 200:
@@ -99,7 +99,7 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing(
     next(events)
     for _ in range(2):
         server.process.send_signal(signal.SIGINT)
-        threading.Event().wait(0.5)
+        threading.Event().wait(0.2)
     assert server.process.wait(5) == 128 + signal.SIGINT
     assert list(tmp_path.iterdir()) == []
 
