@@ -29,13 +29,21 @@ BEAT, DEAD = 15.0, 60.0  # seconds between two signs of life, and after how many
 class Lock(Protocol):
     """A lock that is held."""
 
+    def check(self) -> None:
+        """Raise UsageError where it is another's by now."""
+
     def release(self) -> None:
         """Let go of it."""
 
 
 def hold(fs: fsspec.AbstractFileSystem, root: str, shown: str) -> Lock:
     """Take the lock of the folder `root`, or raise UsageError, naming it as `shown`, where a living run holds it."""
-    return _Kernel(root, shown) if isinstance(fs, LocalFileSystem) else _Beating(fs, root, shown)
+    if isinstance(fs, LocalFileSystem):
+        return _Kernel(root, shown)
+    try:
+        return _Beating(fs, root, shown)
+    except OSError as e:
+        raise UsageError(f"{shown} cannot be locked ({e}): see that it can be written, and run again.") from e
 
 
 class _Kernel:
@@ -50,43 +58,68 @@ class _Kernel:
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
+    def check(self) -> None:
+        pass  # the kernel gives it to nobody else
+
     def release(self) -> None:
         os.close(self._file)
 
 
 class _Beating:
+    """Made where there is none, which storage with conditional writes (local, memory, S3, GCS) grants to one alone."""
+
     def __init__(self, fs: fsspec.AbstractFileSystem, root: str, shown: str):
-        self._fs, self._path, self._token = fs, posixpath.join(root, NAME), secrets.token_hex(8)
+        self._fs, self._path, self._shown = fs, posixpath.join(root, NAME), shown
+        self._token, self._lost_to = secrets.token_hex(8), ""
         held = self._read()
-        if held is not None and time.time() - held[1] < DEAD:
-            raise _taken(shown, held[2])
-        self._write()
-        held = self._read()
-        if held is None or held[0] != self._token:  # both found it free
-            raise _taken(shown, held[2] if held else "another process")
+        if held is not None:
+            if time.time() - held[1] < DEAD:
+                raise _taken(shown, held[2])
+            self._remove()
+        try:
+            self._write(mode="create")
+        except FileExistsError as e:  # both found it free
+            raise _taken(shown, (self._read() or ("", 0.0, "another process"))[2]) from e
         self._end = threading.Event()
-        threading.Thread(target=self._beat, name="storm-batch-lock", daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, name="storm-batch-lock", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        if self._lost_to:
+            raise _taken(self._shown, f"{self._lost_to}, as nothing was heard of this run")
 
     def release(self) -> None:
         self._end.set()
-        with suppress(OSError):
-            self._fs.rm_file(self._path)
+        self._thread.join()
+        if not self._lost_to:
+            self._remove()
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT):
             with suppress(OSError):  # the next one may come through
+                held = self._read()
+                if held is not None and held[0] != self._token:
+                    self._lost_to = held[2]
+                    return
                 self._write()
 
-    def _write(self) -> None:
+    def _write(self, mode: str = "overwrite") -> None:
         owner = f"process {os.getpid()} of {socket.gethostname()}"
-        self._fs.pipe_file(self._path, json.dumps([self._token, time.time(), owner]).encode())
+        self._fs.pipe_file(self._path, json.dumps([self._token, time.time(), owner]).encode(), mode=mode)
 
     def _read(self) -> tuple[str, float, str] | None:
+        """Token, last sign of life and owner; None where there is no file; OSError where it cannot be said."""
         try:
             token, seen, owner = json.loads(self._fs.cat_file(self._path))
             return str(token), float(seen), str(owner)[:100]
-        except (OSError, ValueError, TypeError):
+        except FileNotFoundError:
             return None
+        except (ValueError, TypeError):
+            return "", 0.0, "nobody"
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._fs.rm_file(self._path)
 
 
 def _taken(shown: str, owner: str) -> UsageError:

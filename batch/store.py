@@ -120,6 +120,7 @@ class Store:
         self._since = time.monotonic()
 
     def _write(self, *, passing: bool) -> None:
+        self._lock.check()
         rows, self._waiting[passing] = self._waiting[passing], []
         name = f"part-{self._number:06d}{'.failed' * passing}.{self.form}"
         self._number += 1

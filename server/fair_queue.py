@@ -1,4 +1,4 @@
-"""A line in which everybody gets a turn: who asks often waits behind nobody but themselves."""
+"""A line in which keys take turns: one under which much is asked delays the others by one item at a time."""
 
 from __future__ import annotations
 

@@ -16,17 +16,21 @@ from urllib.parse import SplitResult, urlsplit
 
 from storm_edge.server.errors import RequestError
 
-SECONDS = 30  # for the whole of it
+SECONDS = 30.0  # for all that one question fetches
 _BLOCK = 1 << 16
 _QUIET = 10.0  # seconds in which nothing comes
 
 
-def fetch(url: str, hosts: Sequence[str], most: int, into: IO[bytes], param: str) -> None:
-    """Write what an http(s) URL answers into a file, and go back to its beginning; raises RequestError."""
+def fetch(url: str, hosts: Sequence[str], most: int, into: IO[bytes], deadline: float, param: str) -> None:
+    """Write what an http(s) URL answers into a file, and go back to its beginning; raises RequestError.
+
+    `deadline` is a moment of time.monotonic().
+    """
     parts = _allowed(url, hosts, param)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    deadline = time.monotonic() + SECONDS
+    if deadline <= time.monotonic():
+        raise _late(param)
     try:
         with socket.create_connection((public_address(host, port), port), timeout=_QUIET) as plain:
             secure = parts.scheme == "https"
@@ -82,7 +86,7 @@ def _copy(
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise _refused(f"the video took over {SECONDS} seconds", param)
+            raise _late(param)
         stream.settimeout(min(left, _QUIET))
         block = answer.read1(_BLOCK)  # what is there: a host that sends byte by byte is not waited for
         if not block:
@@ -91,6 +95,10 @@ def _copy(
         if size > most:
             raise _refused(f"the video is larger than {most} bytes", param)
         into.write(block)
+
+
+def _late(param: str) -> RequestError:
+    return _refused(f"fetching took over {SECONDS:.0f} seconds", param)
 
 
 def _refused(why: str, param: str) -> RequestError:

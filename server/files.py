@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 import shutil
 import tempfile
@@ -39,6 +40,26 @@ class StoredFile:
         }
 
 
+class Scratch(io.BufferedRandom):
+    """A file without a name, gone when it is closed; until then its bytes count as the store's."""
+
+    def __init__(self, store: FileStore):
+        super().__init__(tempfile.TemporaryFile(dir=store.folder, buffering=0))  # type: ignore[arg-type] # noqa: SIM115
+        self._store, self._size = store, 0
+
+    def write(self, data: Any) -> int:
+        """Append bytes; raises RequestError where the store has no room."""
+        self._store.reserve(len(data))
+        self._size += len(data)
+        return super().write(data)
+
+    def close(self) -> None:
+        """Close it, and give its room back."""
+        if not self.closed:
+            super().close()
+            self._store.give_back(self._size)
+
+
 class FileStore:
     """A folder that only this user reads, with at most `storage` bytes. Its methods may be called from any thread."""
 
@@ -63,6 +84,10 @@ class FileStore:
     def release(self, id: str, size: int) -> None:
         """Give back what was reserved for a file that is not kept."""
         (self.folder / id).unlink(missing_ok=True)
+        self.give_back(size)
+
+    def give_back(self, size: int) -> None:
+        """Room that was reserved and is free again."""
         with self._lock:
             self.taken -= size
 

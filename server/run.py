@@ -52,8 +52,8 @@ def run(service: Service, bound: socket.socket, drain: float, started: Callable[
         timeout_graceful_shutdown=1,
     )
     server = _Server(config, service, drain, started)
-    service.start()
     try:
+        service.start()
         server.run([bound])
     finally:
         service.close()

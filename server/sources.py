@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import os
-import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -20,8 +20,8 @@ from storm_edge.runtime.bundle.door import open_file
 from storm_edge.runtime.bundle.hashes import sha256_of
 from storm_edge.runtime.errors import StormError
 from storm_edge.server.errors import RequestError
-from storm_edge.server.fetching import fetch
-from storm_edge.server.files import FileStore
+from storm_edge.server.fetching import SECONDS, fetch
+from storm_edge.server.files import FileStore, Scratch
 from storm_edge.server.settings import Settings
 
 
@@ -58,7 +58,7 @@ class Sources:
 
     def video(self, url: str, param: str) -> Source:
         """The video that a URL or id names; raises RequestError, which names the field `param`."""
-        file = self._open(url, param)
+        file = self._open(url, param, time.monotonic() + SECONDS)
         try:
             return Source(file, sha256_of(file))
         except BaseException:
@@ -67,10 +67,11 @@ class Sources:
 
     def images(self, urls: Sequence[str], param: str) -> Source:
         """A list of images; raises RequestError."""
-        joined, sizes, digest = self._scratch(), [], hashlib.sha256(b"images")
+        joined, sizes, digest = Scratch(self._files), [], hashlib.sha256(b"images")
+        deadline = time.monotonic() + SECONDS
         try:
             for url in urls:
-                with self._open(url, param) as file:
+                with self._open(url, param, deadline) as file:
                     content = file.read(self._settings.max_body + 1)
                 if not content or len(content) > self._settings.max_body:
                     raise RequestError(400, "an image is empty, or larger than any may be.", "invalid_value", param)
@@ -86,16 +87,16 @@ class Sources:
             joined.close()
             raise
 
-    def _open(self, url: str, param: str) -> IO[bytes]:
+    def _open(self, url: str, param: str, deadline: float) -> IO[bytes]:
         scheme = url[:8].partition(":")[0].lower()
         if scheme == "data":
             return self._of_data(url, param)
         if scheme == "file":
             return self._of_root(url, param)
         if scheme in ("http", "https"):
-            file = self._scratch()
+            file = Scratch(self._files)
             try:
-                fetch(url, self._settings.url_hosts, self._settings.max_upload, file, param)
+                fetch(url, self._settings.url_hosts, self._settings.max_upload, file, deadline, param)
             except BaseException:
                 file.close()
                 raise
@@ -116,8 +117,12 @@ class Sources:
             raise RequestError(
                 400, "a data: URL here is `data:video/mp4;base64,` and base64 without spaces.", "bad_url", param
             ) from e
-        file = self._scratch()
-        file.write(content)
+        file = Scratch(self._files)
+        try:
+            file.write(content)
+        except BaseException:
+            file.close()
+            raise
         file.seek(0)
         return file
 
@@ -138,8 +143,3 @@ class Sources:
             "bad_url",
             param,
         )
-
-    def _scratch(self) -> IO[bytes]:
-        """A file without a name, on the disk of the uploads."""
-        file: IO[bytes] = tempfile.TemporaryFile(dir=self._files.folder)  # noqa: SIM115 - the caller closes it
-        return file

@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -39,9 +41,9 @@ def port() -> Iterator[int]:
     thread.join()
 
 
-def refused(url: str, hosts: tuple[str, ...], most: int = 1 << 20) -> str:
+def refused(url: str, hosts: tuple[str, ...], most: int = 1 << 20, deadline: float = 0) -> str:
     with pytest.raises(RequestError) as caught:
-        fetch(url, hosts, most, io.BytesIO(), "p")
+        fetch(url, hosts, most, io.BytesIO(), deadline or time.monotonic() + 20, "p")
     return caught.value.code
 
 
@@ -72,7 +74,31 @@ def test_a_video_is_fetched_up_to_its_limit_and_no_redirect_followed(
 ) -> None:
     monkeypatch.setattr(fetching, "public_address", lambda host, _: "127.0.0.1")
     into = io.BytesIO()
-    fetch(f"http://a.org:{port}/video", ("a.org",), 1000, into, "p")
+    fetch(f"http://a.org:{port}/video", ("a.org",), 1000, into, time.monotonic() + 20, "p")
     assert into.read() == b"x" * 1000
     assert refused(f"http://a.org:{port}/video", ("a.org",), most=999) == "url_not_fetched"
     assert refused(f"http://a.org:{port}/moved", ("a.org",)) == "url_not_fetched"
+
+
+class _Dripping(_Handler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            for _ in range(100):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+
+
+def test_a_host_that_sends_byte_by_byte_is_broken_off_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "public_address", lambda host, _: "127.0.0.1")
+    server = HTTPServer(("127.0.0.1", 0), _Dripping)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    begun = time.monotonic()
+    assert refused(f"http://a.org:{server.server_port}/v", ("a.org",), deadline=begun + 0.5) == "url_not_fetched"
+    assert time.monotonic() - begun < 3
+    assert refused(f"http://a.org:{server.server_port}/v", ("a.org",), deadline=begun) == "url_not_fetched"
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -133,3 +134,34 @@ def test_lists_of_images_differ_where_their_bounds_do(sources: Sources) -> None:
     assert digest(b"ab", b"c") == digest(b"ab", b"c")
     with pytest.raises(RequestError, match="empty"):
         digest(b"a", b"")
+
+
+def test_what_is_asked_about_takes_room_of_the_uploads_until_it_is_closed() -> None:
+    store = FileStore(10)
+    sources = Sources(Settings(), store)
+    six = "data:video/mp4;base64," + base64.b64encode(b"6" * 6).decode()
+    first = sources.video(six, "p")
+    assert store.taken == 6
+    for refuse in (lambda: sources.video(six, "p"), lambda: sources.images([six], "p")):
+        with pytest.raises(RequestError) as caught:
+            refuse()
+        assert caught.value.code == "storage_full"
+    assert store.taken == 6
+    first.close()
+    first.close()
+    assert store.taken == 0
+    store.close()
+
+
+def test_all_that_a_question_fetches_has_one_deadline(monkeypatch: pytest.MonkeyPatch, sources: Sources) -> None:
+    given: list[float] = []
+
+    def fetching(url: str, hosts: object, most: int, into: IO[bytes], deadline: float, param: str) -> None:
+        given.append(deadline)
+        into.write(b"x")
+        into.seek(0)
+
+    monkeypatch.setattr("storm_edge.server.sources.fetch", fetching)
+    sources.images(["http://a.org/1", "http://a.org/2", "http://a.org/3"], "p").close()
+    assert len(given) == 3
+    assert len(set(given)) == 1
