@@ -19,6 +19,7 @@ from storm_edge.runtime.errors import EngineError, StormError
 
 AHEAD = 2  # items a worker has: one that it answers about, one that it decodes
 TRIES = 2  # how often an item may be there when a worker ends
+LOADS = 3  # workers one after the other that may end before one has loaded the bundle
 
 
 @dataclass
@@ -70,6 +71,7 @@ def answer_locally(
 class _Pool:
     def __init__(self, asking: Asking, count: int):
         self._asking = asking
+        self._unloaded = 0  # workers that ended so since one was ready
         self._workers = [self._start() for _ in range(count)]
 
     @property
@@ -110,7 +112,7 @@ class _Pool:
             if isinstance(message, StormError):
                 raise message
             if not worker.ready:
-                worker.ready = True
+                worker.ready, self._unloaded = True, 0
                 continue
             worker.tasks.popleft()
             yield message
@@ -128,7 +130,8 @@ class _Pool:
         """A new process for one that has ended, and its tasks again, or their rows where they were tried enough."""
         worker.connection.close()
         code = worker.process.wait()
-        if not worker.ready:
+        self._unloaded += not worker.ready
+        if self._unloaded >= LOADS:
             raise EngineError(f"a worker ended while it loaded the bundle ({_how(code)}): take fewer --workers.")
         for task in reversed(worker.tasks):
             task.ended += 1

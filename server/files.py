@@ -44,7 +44,7 @@ class Scratch(io.BufferedRandom):
     """A file without a name, gone when it is closed; until then its bytes count as the store's."""
 
     def __init__(self, store: FileStore):
-        super().__init__(tempfile.TemporaryFile(dir=store.folder, buffering=0))  # type: ignore[arg-type] # noqa: SIM115
+        super().__init__(tempfile.TemporaryFile(dir=store.folder, buffering=0))  # noqa: SIM115
         self._store, self._size = store, 0
 
     def write(self, data: Any) -> int:

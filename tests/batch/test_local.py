@@ -13,7 +13,7 @@ from storm_edge.batch.library import Item, read_library
 from storm_edge.batch.local import answer_locally
 from storm_edge.batch.predictor import Asking, Predictor
 from storm_edge.batch.rows import Row
-from storm_edge.runtime.errors import BundleError
+from storm_edge.runtime.errors import BundleError, EngineError
 
 
 def failed(item: Item, words: str, passing: bool) -> Sequence[Row]:
@@ -96,6 +96,27 @@ for rows in answer_locally(Asking("{bundle}", frames=8), items(), 1, None):
     if rows:
         print("rows", flush=True)
 """
+
+
+@pytest.mark.parametrize(("deaths", "answers"), [(2, True), (3, False)])
+def test_workers_that_end_while_they_load_are_replaced_a_few_times(
+    trained: Path, library: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, answers: bool
+) -> None:
+    start, begun = subprocess.Popen, [0]
+
+    def popen(command: list[str], **more: object) -> subprocess.Popen[bytes]:
+        begun[0] += 1
+        dead = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+        return start(dead if begun[0] <= deaths else command, **more)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    items = read_library(str(library / "table.jsonl"), ["question"])[:2]
+    if answers:
+        rows = [row for rows in answer_locally(asking(trained), items, 1, failed) for row in rows]
+        assert [row.error for row in rows] == [None, None]
+    else:
+        with pytest.raises(EngineError, match="ended while it loaded the bundle"):
+            list(answer_locally(asking(trained), items, 1, failed))
 
 
 def test_workers_end_with_their_parent(trained: Path, library: Path) -> None:
