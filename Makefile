@@ -45,7 +45,7 @@ RANGES_WANTED := $(filter int8 fp8,$(PRECISION))$(filter fp8,$(LLM_PRECISION))
 RANGES_THERE := $(if $(DATA),,$(wildcard $(BUNDLE)/calibration/*/ranges.safetensors))
 RANGES_MADE := $(if $(RANGES_WANTED),$(if $(RANGES_THERE),,$(RANGES)))
 
-.PHONY: help setup demo export build calibrate data-given engine serve verify check test plugin wheel fuzz test-gpu test-sanitize test-tensorrt format parity \
+.PHONY: help setup demo export build calibrate data-given engine serve watch verify check test plugin wheel fuzz test-gpu test-sanitize test-tensorrt format parity \
   engines-report gpu-report bench bench-full bench-inputs clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -107,6 +107,11 @@ SERVE_FLAGS ?=
 serve: $(BUNDLE)/manifest.json ## Answer questions about videos over HTTP, with a page; SERVE_FLAGS='--port 8080'
 	@ls $(BUNDLE)/engines/*/engine.json > /dev/null 2>&1 || $(BIN)/storm build $(BUNDLE) --target $(TARGET)
 	$(BIN)/storm serve $(BUNDLE) $(SERVE_FLAGS)
+
+WATCH_FLAGS ?=
+watch: $(BUNDLE)/manifest.json ## Live answers about a stream of the demo's scenes, the truth beside them; WATCH_FLAGS='--seconds 60'
+	@ls $(BUNDLE)/engines/*/engine.json > /dev/null 2>&1 || $(BIN)/storm build $(BUNDLE) --target $(TARGET)
+	$(BIN)/python -m storm_edge.demo.live $(BUNDLE) $(WATCH_FLAGS)
 
 verify: $(STAMP) ## Compare the engine of BUNDLE=... with PyTorch's record
 	$(BIN)/storm verify $(BUNDLE)
