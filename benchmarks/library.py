@@ -220,12 +220,12 @@ def on_ray(bundle: Path, folder: Path, scratch: Path, number: int | None) -> Ite
             out = scratch / f"disturbed-{disturbed}"
             command = batch(bundle, folder / "table.jsonl", out, "--ray", cluster.address, "--workers", "2")
             start = time.perf_counter()
-            process = subprocess.Popen(command)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # Ray tells there of what it lost
             if disturbed:
                 wait_for(out, len(rows) // 8, process)
                 process.kill()  # the driver
                 process.wait()
-                process = subprocess.Popen(command)
+                process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
                 wait_for(out, len(rows) // 4, process)
                 name = b"Answerer"
                 found = [p for p in Path("/proc").iterdir() if p.name.isdigit() and name in command_line(p)]
