@@ -114,7 +114,7 @@ def _asked(watch: Watch, prompt: str, options: SamplingOptions) -> dict[str, obj
     latency = moment.age + time.monotonic() - begun
     return {
         "wall_time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        "oldest": float(moment.timestamps[0]),
+        "timestamps": moment.timestamps.tolist(),
         "stream_time": float(moment.timestamps[-1]),
         "answer": answer.read(),
         "frames": len(moment.timestamps),

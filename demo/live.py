@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from storm_edge.demo.stream import QUESTION, SceneStream
 
@@ -55,19 +55,12 @@ def _play(scenes: SceneStream, pipe: IO[bytes], frames: int | None, stopped: thr
         scenes.play(pipe, frames, stopped)
 
 
-def _told(scenes: SceneStream, line: dict[str, object]) -> str:
+def _told(scenes: SceneStream, line: dict[str, Any]) -> str:
     """An answer beside the truth, where one scene fills the window."""
-    answer, (oldest, newest) = str(line["answer"]).strip(), _span(line)
-    truth = scenes.truth(oldest, newest)
+    answer, times = line["answer"].strip(), line["timestamps"]
+    truth = scenes.truth(times[0], times[-1])
     verdict = f"truth: {truth:<6} {'right' if answer == truth else 'wrong'}" if truth else "(a scene begins)"
-    return f"{newest:8.2f} s  {line['latency']:.2f} s  answer: {answer:<6} {verdict}"
-
-
-def _span(line: dict[str, object]) -> tuple[float, float]:
-    oldest, newest = line["oldest"], line["stream_time"]
-    assert isinstance(oldest, float)
-    assert isinstance(newest, float)
-    return oldest, newest
+    return f"{times[-1]:8.2f} s  {line['latency']:.2f} s  answer: {answer:<6} {verdict}"
 
 
 if __name__ == "__main__":
