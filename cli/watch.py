@@ -13,9 +13,11 @@ import click
 from storm_edge.cli.options import COUNT, threads_option
 from storm_edge.cli.printing import echo
 from storm_edge.cli.progress import progress
+from storm_edge.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from storm_edge.runtime.answer.watch import Watch
+    from storm_edge.cli.recording import Recorder
+    from storm_edge.runtime.answer.watch import Moment, Watch
     from storm_edge.runtime.llm.sampling import SamplingOptions
 
 _NOTICE = 0.2  # seconds between two looks at the state of the source
@@ -30,6 +32,12 @@ _NOTICE = 0.2  # seconds between two looks at the state of the source
 @click.option("--window", default="64", show_default=True, help="Last frames to answer about, or seconds: 32s.")
 @click.option("--when-changes", is_flag=True, help="Print an answer only where it differs from the one before.")
 @click.option("--count", type=COUNT, help="End after so many answers.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep clip and contact sheet of every answer that changed.",
+)
 @click.option("--engine", help="Engine to run; default: the newest verified one for this machine.")
 @click.option("--trust-engines", is_flag=True, help="Also run an engine that was not built by you on this machine.")
 @click.option("--no-check", is_flag=True, help="Do not hash files that were not read on this machine before.")
@@ -48,6 +56,7 @@ def command(
     window: str,
     when_changes: bool,
     count: int | None,
+    record: Path | None,
     engine: str | None,
     trust_engines: bool,
     no_check: bool,
@@ -63,23 +72,41 @@ def command(
     from storm_edge.runtime.answer.pipeline import load
     from storm_edge.runtime.llm.sampling import SamplingOptions
 
-    options = SamplingOptions(max_tokens=max_tokens)
+    options, recorder = SamplingOptions(max_tokens=max_tokens), _recorder(record)
     with progress(ctx, "watch") as step:
         step("load")
         pipeline = load(
             bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
         )
     last: object = None
-    with pipeline.watch(source, fps=fps, window=frames, sample=sample) as watch:
+    with pipeline.watch(source, fps=fps, window=frames, sample=sample, pictures=recorder is not None) as watch:
         asked, due = 0, time.monotonic()
         while asked != count and _awaited(watch, due, quiet=ctx.obj["quiet"]):
-            line = _asked(watch, prompt, options)
+            line, moment = _asked(watch, prompt, options)
             asked, due = asked + 1, max(due + every, time.monotonic())
-            if not (when_changes and line["answer"] == last):
+            changed, last = line["answer"] != last, line["answer"]
+            if changed or not when_changes:
                 _tell(line, as_json)
-            last = line["answer"]
+            if changed and recorder is not None:
+                _keep(recorder, line, moment)
             if line["ended"]:
                 return
+
+
+def _recorder(folder: Path | None) -> Recorder | None:
+    if folder is None:
+        return None
+    from storm_edge.cli.recording import Recorder
+
+    return Recorder(folder)
+
+
+def _keep(recorder: Recorder, line: dict[str, object], moment: Moment) -> None:
+    """A full disk does not end the watch: what it says goes on."""
+    try:
+        recorder.keep(line, moment)
+    except UsageError as error:
+        echo(f"not recorded: {error}", err=True)
 
 
 def _window(text: str, fps: float) -> int:
@@ -107,12 +134,12 @@ def _awaited(watch: Watch, due: float, *, quiet: bool) -> bool:
     return watch.wait(timeout=0)
 
 
-def _asked(watch: Watch, prompt: str, options: SamplingOptions) -> dict[str, object]:
+def _asked(watch: Watch, prompt: str, options: SamplingOptions) -> tuple[dict[str, object], Moment]:
     begun = time.monotonic()
     answer, moment = watch.ask(prompt, options)
     next(iter(answer), None)
     latency = moment.age + time.monotonic() - begun
-    return {
+    line = {
         "wall_time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "timestamps": moment.timestamps.tolist(),
         "stream_time": float(moment.timestamps[-1]),
@@ -125,6 +152,7 @@ def _asked(watch: Watch, prompt: str, options: SamplingOptions) -> dict[str, obj
         "lost": moment.lost,
         "ended": moment.ended,
     }
+    return line, moment
 
 
 def _tell(line: dict[str, object], as_json: bool) -> None:

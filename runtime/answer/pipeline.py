@@ -37,6 +37,7 @@ from storm_edge.runtime.video import FrameBatch
 from storm_edge.runtime.video.live import Following, WatchedSource, live_source
 from storm_edge.runtime.video.reading import MAX_FRAMES, VideoSource, whole_number
 
+_PICTURE, _PICTURES = 640 * 480, 64 << 20  # pixels of one that a watch keeps, bytes of all
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
 
 
@@ -142,12 +143,21 @@ class Pipeline:
         seconds = {"video decode": encoded.waited} | seconds
         return Video(self, next(self._serials), rows, encoded.timestamps, seconds, encoded.reused)
 
-    def watch(self, source: WatchedSource, *, fps: float = 2, window: int = 64, sample: int | None = None) -> Watch:
+    def watch(
+        self,
+        source: WatchedSource,
+        *,
+        fps: float = 2,
+        window: int = 64,
+        sample: int | None = None,
+        pictures: bool = False,
+    ) -> Watch:
         """Follow a live video, and answer about its last `window` frames at any moment; close it at the end.
 
         `source` is a URL (rtsp, http, udp), `-` for standard input, a capture device, a folder that gets images, a file
         to be played, an open pipe, or an iterable of (seconds, uint8 [H, W, 3]), which a thread of the watch reads.
-        `fps` frames a second are looked at, or the newest where this machine is slower. Raises UsageError, VideoError.
+        `fps` frames a second are looked at, or the newest where this machine is slower. With `pictures` each
+        answer's moment has those of its frames, in at most 64 MiB. Raises UsageError, VideoError.
         """
         window = whole_number("window", window, MAX_FRAMES)
         budget = Budget.of(self.bundle.config, self.stages, self._sampling(sample))
@@ -158,7 +168,8 @@ class Pipeline:
             with self.turns.held():
                 return self._video(encoded, budget.sample)
 
-        return Watch(Following(live_source(source, size), size, fps), self.stages, window, open_clip)
+        pixels = min(_PICTURE, _PICTURES // (3 * window)) if pictures else 0
+        return Watch(Following(live_source(source, size), size, fps, pixels), self.stages, window, open_clip)
 
     def _sampling(self, sample: int | None) -> int:
         if sample is not None and sample < 1:

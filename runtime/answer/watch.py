@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,9 +20,8 @@ from storm_edge.runtime.answer.token_ring import TokenRing
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.sessions.device import Stopwatch
-from storm_edge.runtime.video.live import Following
+from storm_edge.runtime.video.live import Following, LiveFrame
 from storm_edge.runtime.video.resizing import Pixels
-from storm_edge.runtime.video.sampling import Shot
 
 _CLOSING = 6.0  # seconds that closing waits for a thread; libav gives up a silent source sooner
 
@@ -39,6 +39,7 @@ class Moment:
 
     The newest frame came `age` seconds before the question. Of the frames that were due, the model looked at `seen`;
     `dropped` came while it was busy with others. `lost` says why no frame comes, "" where some do.
+    `pictures` has one of each frame, uint8 [H, W, 3], where the watch keeps them.
     """
 
     timestamps: npt.NDArray[np.float64]
@@ -47,6 +48,7 @@ class Moment:
     dropped: int
     lost: str
     ended: bool
+    pictures: tuple[Pixels, ...] = ()
 
 
 class Watch:
@@ -62,7 +64,8 @@ class Watch:
         self._following, self._encoders, self._open = following, encoders, open_clip
         self._ring = TokenRing(encoders.vision_session.device, window)
         self._changed = threading.Condition()  # holds all that follows
-        self._newest: tuple[Shot[Pixels], float] | None = None  # not looked at yet, and when it came
+        self._newest: tuple[LiveFrame, float] | None = None  # not looked at yet, and when it came
+        self._pictures: deque[Pixels] = deque(maxlen=window)
         self._came = 0.0  # the newest frame that was looked at
         self._dropped = 0
         self._read = self._ended = False
@@ -92,6 +95,7 @@ class Watch:
                 self._dropped,
                 self._following.lost,
                 self._ended,
+                tuple(self._pictures),
             )
         if self._clip is None or self._clip[0] != moment.seen:
             idle = Stopwatch(self._encoders.vision_session.device)
@@ -151,6 +155,8 @@ class Watch:
             tokens = self._encoders.vision(shot.frame[None])  # (1, N, D)
             with self._changed:
                 self._ring.add(tokens, shot.time)
+                if shot.picture is not None:
+                    self._pictures.append(shot.picture)
                 self._came = came
                 self._changed.notify_all()
 

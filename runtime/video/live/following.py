@@ -6,9 +6,11 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.video.live.base import LiveSource
+from storm_edge.runtime.video.live.pictures import PictureMaker
 from storm_edge.runtime.video.reading import rate
 from storm_edge.runtime.video.resizing import Pixels, Resizer
 from storm_edge.runtime.video.sampling import TOLERANCE, Shot
@@ -17,20 +19,28 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # seconds before a lost source is opened 
 _DISORDER = 1.0  # seconds by which time may fall back without starting anew
 
 
+@dataclass(frozen=True)
+class LiveFrame(Shot[Pixels]):
+    """A frame at the model's size, and where pictures are made, one of what it was made of."""
+
+    picture: Pixels | None = None
+
+
 class Following:
     """The frames of a source at `fps`; a lost source is opened again. `lost` says why no frame comes, "" where some do.
 
+    With `picture_pixels` each has a picture of at most so many.
     Timestamps never fall back: where the source's own do, or it comes back with a clock of its own, they go on by what
     has passed here. Raises UsageError.
     """
 
-    def __init__(self, source: LiveSource, size: int, fps: float) -> None:
-        self._source, self._size = source, size
+    def __init__(self, source: LiveSource, size: int, fps: float, picture_pixels: int = 0) -> None:
+        self._source, self._size, self._picture_pixels = source, size, picture_pixels
         self._pace = _Pace(1 / rate(fps))
         self.stopped = threading.Event()
         self.lost = f"no frame of {source} has come yet"
 
-    def shots(self) -> Iterator[Shot[Pixels]]:
+    def shots(self) -> Iterator[LiveFrame]:
         """Frames uint8 [size, size, 3] with ascending times, until `stopped` or the end of what does not return.
 
         Raises VideoError where such a source fails, and what an iterator raises.
@@ -38,12 +48,14 @@ class Following:
         wait = _FIRST_WAIT
         while not self.stopped.is_set():
             try:
-                resize = Resizer(self._size)
+                resize, picture = Resizer(self._size), PictureMaker(self._picture_pixels)
                 self._pace.restart()
                 for shot in self._source.shots(self.stopped):
                     moment = self._pace.due(shot.time)
                     if moment is not None:
-                        yield Shot(moment, resize(shot.frame))
+                        yield LiveFrame(
+                            moment, resize(shot.frame), picture(shot.frame) if self._picture_pixels else None
+                        )
                         self.lost, wait = "", _FIRST_WAIT
                 if not self._source.returns:
                     return
