@@ -17,16 +17,19 @@ from pathlib import Path
 
 from models import MODELS
 
-from storm_edge.export.build.goal import judge
+from storm_edge.export.build.goal import Goal, judge
 from storm_edge.export.build.options import BuildOptions
+from storm_edge.export.build.pieces import temporal_pieces
 from storm_edge.export.build.prepare import prepare
 from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
+from storm_edge.export.build.tensorrt.profiles import piece_profile
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.plugins.libraries import TENSORRT, find_library
 from storm_edge.runtime.bundle.engine import FoundLayers
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
+from storm_edge.runtime.config.sizes import chunk_frames
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.machine.doctor import examine
 from storm_edge.runtime.machine.probe import probe
@@ -57,6 +60,7 @@ class Form:
     options: BuildOptions
     target: str = "rtx"
     plugin: bool = False
+    piece: str = ""  # of the temporal graph, where it is one
 
 
 def encoder(stage: Stage, precision: str, words: str, tensorrt: str | None = None, plugin: bool = False) -> Form:
@@ -110,15 +114,39 @@ def shapes(bundle: Bundle) -> list[Form]:
     ]
 
 
-def compiled(bundle: Bundle, form: Form, folder: Path, sms: tuple[int, ...]) -> list[CompileResult | BuildError]:
-    """What became of a form, for every SM."""
+def pieces(bundle: Bundle) -> list[Form]:
+    """The pieces that long clips go through: one layer's, and what is before and behind all layers."""
+    plugin = find_library(TENSORRT) is not None
+    form = encoder("temporal", "fp16", "plugin" if plugin else "function bodies", plugin=plugin)
+    names, _ = cut(bundle, form)
+    first = [name for name in names if name.partition(".")[0] in ("0", name)]
+    return [
+        replace(form, words=f"{form.words}, {name}", piece=name, plugin=plugin and name not in ("enter", "pool"))
+        for name in first
+    ]
+
+
+def cut(bundle: Bundle, form: Form) -> tuple[dict[str, str], Goal]:
+    """The files of a form's pieces by name, and what they are made for."""
     goal = judge(bundle, target(form.target), form.options, probe())
     graphs, _ = prepare(bundle, goal)
+    names, _ = temporal_pieces(bundle, goal.name, graphs["temporal"])
+    return names, goal
+
+
+def compiled(bundle: Bundle, form: Form, folder: Path, sms: tuple[int, ...]) -> list[CompileResult | BuildError]:
+    """What became of a form, for every SM."""
+    if form.piece:
+        names, goal = cut(bundle, form)
+        graph, profiles = names[form.piece], [piece_profile(bundle.config, form.piece)]
+    else:
+        goal = judge(bundle, target(form.target), form.options, probe())
+        graph, profiles = prepare(bundle, goal)[0][form.stage], goal.profiles[form.stage]
     job = CompileJob(
         package="tensorrt_rtx",
-        graph=str(bundle.path(graphs[form.stage])),
+        graph=str(bundle.path(graph)),
         engine=str(folder / "out.engine"),
-        profiles=goal.profiles[form.stage],
+        profiles=profiles,
         plugins=[str(find_library(TENSORRT))] if form.plugin else [],
     )
     results: list[CompileResult | BuildError] = []
@@ -133,16 +161,11 @@ def compiled(bundle: Bundle, form: Form, folder: Path, sms: tuple[int, ...]) -> 
 def report(title: str, bundle: Bundle, folder: Path) -> None:
     """Print one model's tables."""
     print(f"\n## {title}\n")
-    print("| graph | form | SM | result | seconds | engine | context | found | builder's peak |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for form in forms():
-        for sm, result in zip(SMS, compiled(bundle, form, folder, SMS), strict=True):
-            if isinstance(result, BuildError):
-                print(f"| {form.stage} | {form.words} | {sm} | refused: {str(result)[:300]} | | | | | |", flush=True)
-                continue
-            sizes = f"{result.engine_bytes / MIB:.1f} MiB | {result.activation_bytes / MIB:.1f} MiB"
-            row = f"| {form.stage} | {form.words} | {sm} | built | {result.seconds:.1f} | {sizes}"
-            print(f"{row} | {told(result.layers)} | {result.peak_memory_bytes / MIB:.0f} MiB |", flush=True)
+    table(bundle, folder, forms())
+    print(
+        f"\nThe pieces that long clips go through the temporal encoder in, {chunk_frames(bundle.config)} frames at a time:\n"
+    )
+    table(bundle, folder, pieces(bundle))
     print("\nThe memory of a context before and now, and what makes the difference; SM 89:\n")
     print("| graph | shapes | engine | context |\n|---|---|---|---|")
     for form in shapes(bundle):
@@ -151,6 +174,20 @@ def report(title: str, bundle: Bundle, folder: Path) -> None:
             raise result
         sizes = f"{result.engine_bytes / MIB:.1f} MiB | {result.activation_bytes / MIB:.1f} MiB"
         print(f"| {form.stage} | {form.words} | {sizes} |", flush=True)
+
+
+def table(bundle: Bundle, folder: Path, forms: list[Form]) -> None:
+    """Print what becomes of forms."""
+    print("| graph | form | SM | result | seconds | engine | context | found | builder's peak |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for form in forms:
+        for sm, result in zip(SMS, compiled(bundle, form, folder, SMS), strict=True):
+            if isinstance(result, BuildError):
+                print(f"| {form.stage} | {form.words} | {sm} | refused: {str(result)[:300]} | | | | | |", flush=True)
+                continue
+            sizes = f"{result.engine_bytes / MIB:.1f} MiB | {result.activation_bytes / MIB:.1f} MiB"
+            row = f"| {form.stage} | {form.words} | {sm} | built | {result.seconds:.1f} | {sizes}"
+            print(f"{row} | {told(result.layers)} | {result.peak_memory_bytes / MIB:.0f} MiB |", flush=True)
 
 
 def told(layers: FoundLayers) -> str:
