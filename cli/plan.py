@@ -15,7 +15,7 @@ from storm_edge.cli.printing import echo
 if TYPE_CHECKING:
     from storm_edge.runtime.config.schema import StormConfig
     from storm_edge.runtime.machine.targets import Target
-    from storm_edge.runtime.plan import Advice, Plan, PlanOptions
+    from storm_edge.runtime.plan import Advice, LivePlan, Plan, PlanOptions
 
 
 @click.command("plan")
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 @click.option("--temporal-pool", type=COUNT, help="Frames averaged; default: the model's.")
 @click.option("--spatial-pool", type=COUNT, help="Side of the averaged block; default: the model's.")
 @click.option("--memory", type=COUNT, help="GB of the device, where there are several; default: the most.")
+@click.option("--live", is_flag=True, help="Also what `storm watch` can do with a window of --frames.")
+@click.option("--every", type=float, default=5.0, show_default=True, help="Seconds between two questions, with --live.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON: bytes, FLOPs, seconds.")
 def command(
     model: str,
@@ -43,6 +45,8 @@ def command(
     temporal_pool: int | None,
     spatial_pool: int | None,
     memory: int | None,
+    live: bool,
+    every: float,
     as_json: bool,
 ) -> None:
     """Estimate memory and time of MODEL on a target, before anything is built.
@@ -52,7 +56,7 @@ def command(
     from dataclasses import replace
 
     from storm_edge.runtime.machine.targets import target
-    from storm_edge.runtime.plan import advise, default_options, device_of, make_plan
+    from storm_edge.runtime.plan import advise, default_options, device_of, live_plan, make_plan
 
     where = target(target_name)
     options = replace(
@@ -68,10 +72,13 @@ def command(
     plan = make_plan(config, where, device, options)
     advice = advise(config, where, device, options)
     notes = notes_of(config, where, options)
+    watched = live_plan(config, plan, every) if live else None
     if as_json:
-        click.echo(json.dumps(as_dict(model, plan, advice, notes)))
+        more = {"live": watched and asdict(watched)} if live else {}
+        click.echo(json.dumps(as_dict(model, plan, advice, notes) | more))
         return
-    for line in [*table(model, plan), *verdict(plan, advice, where), *(f"note: {note}" for note in notes)]:
+    lines = [*table(model, plan), *verdict(plan, advice, where), *(live_lines(watched) if live else ())]
+    for line in [*lines, *(f"note: {note}" for note in notes)]:
         echo(line)
 
 
@@ -172,6 +179,27 @@ def verdict(plan: Plan, advice: list[Advice], where: Target) -> list[str]:
         more, slower = plan.longer
         time = "" if slower is None else f" and {slower * 1e3:.2g} ms of every token"
         lines.append(f"  {LONGER:,} positions more of --max-length take {more / 2**20:.0f} MiB{time}, used or not")
+    return lines
+
+
+def live_lines(live: LivePlan | None) -> list[str]:
+    """What to expect of a live video."""
+    from storm_edge.runtime.plan.live import ANSWER
+
+    if live is None:
+        return ["live: no times"]
+    lines = [
+        f"live: {live.fps_unasked:.1f} frames a second while nobody asks ({seconds(live.look)} each); from a question"
+        f" about the last {live.frames} to its first word {seconds(live.first_token)}, when the newest frame is"
+        f" {seconds(live.oldest)} old",
+    ]
+    if live.fps:
+        lines.append(f"  asked every {live.every:g} s, with {ANSWER} tokens an answer: {live.fps:.1f} frames a second")
+    else:
+        lines.append(
+            f"  an answer of {ANSWER} tokens takes {seconds(live.answer)}, longer than --every {live.every:g}: no time"
+            " is left for frames"
+        )
     return lines
 
 

@@ -30,6 +30,7 @@ _NOTICE = 0.2  # seconds between two looks at the state of the source
 @click.option("--every", type=click.FloatRange(0.0, min_open=True), default=5.0, show_default=True, help="Seconds.")
 @click.option("--fps", type=float, default=2.0, show_default=True, help="Frames a second to look at.")
 @click.option("--window", default="64", show_default=True, help="Last frames to answer about, or seconds: 32s.")
+@click.option("--follow", is_flag=True, help="SOURCE is a file that is still being written: wait for more at its end.")
 @click.option("--when-changes", is_flag=True, help="Print an answer only where it differs from the one before.")
 @click.option("--count", type=COUNT, help="End after so many answers.")
 @click.option(
@@ -54,6 +55,7 @@ def command(
     every: float,
     fps: float,
     window: str,
+    follow: bool,
     when_changes: bool,
     count: int | None,
     record: Path | None,
@@ -65,8 +67,8 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Answer PROMPT about the last frames of SOURCE again and again: a URL (rtsp, http, udp), a camera's device, a
-    folder that gets images, a file to be played, or - for a stream on standard input.
+    """Answer PROMPT about the last frames of SOURCE again and again: a URL (rtsp, rtmp, http, udp), a camera's
+    device, a folder that gets images, a file to be played, or - for a stream on standard input.
     """
     frames = _window(window, fps)
     from storm_edge.runtime.answer.pipeline import load
@@ -79,7 +81,8 @@ def command(
             bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
         )
     last: object = None
-    with pipeline.watch(source, fps=fps, window=frames, sample=sample, pictures=recorder is not None) as watch:
+    pictures = recorder is not None
+    with pipeline.watch(source, fps=fps, window=frames, sample=sample, follow=follow, pictures=pictures) as watch:
         asked, due = 0, time.monotonic()
         while asked != count and _awaited(watch, due, quiet=ctx.obj["quiet"]):
             line, moment = _asked(watch, prompt, options)

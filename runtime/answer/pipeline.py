@@ -150,14 +150,16 @@ class Pipeline:
         fps: float = 2,
         window: int = 64,
         sample: int | None = None,
+        follow: bool = False,
         pictures: bool = False,
     ) -> Watch:
         """Follow a live video, and answer about its last `window` frames at any moment; close it at the end.
 
-        `source` is a URL (rtsp, http, udp), `-` for standard input, a capture device, a folder that gets images, a file
-        to be played, an open pipe, or an iterable of (seconds, uint8 [H, W, 3]), which a thread of the watch reads.
-        `fps` frames a second are looked at, or the newest where this machine is slower. With `pictures` each
-        answer's moment has those of its frames, in at most 64 MiB. Raises UsageError, VideoError.
+        `source` is a URL (rtsp, rtmp, http, udp), `-` for standard input, a capture device, a folder that gets images,
+        a file to be played (with `follow`: to be read as it grows), an open pipe, or an iterable of (seconds, uint8
+        [H, W, 3]), which a thread of the watch reads. `fps` frames a second are looked at, or the newest where this
+        machine is slower. With `pictures` each answer's moment has those of its frames, in at most 64 MiB.
+        Raises UsageError, VideoError.
         """
         window = whole_number("window", window, MAX_FRAMES)
         budget = Budget.of(self.bundle.config, self.stages, self._sampling(sample))
@@ -169,7 +171,7 @@ class Pipeline:
                 return self._video(encoded, budget.sample)
 
         pixels = min(_PICTURE, _PICTURES // (3 * window)) if pictures else 0
-        return Watch(Following(live_source(source, size), size, fps, pixels), self.stages, window, open_clip)
+        return Watch(Following(live_source(source, size, follow), size, fps, pixels), self.stages, window, open_clip)
 
     def _sampling(self, sample: int | None) -> int:
         if sample is not None and sample < 1:

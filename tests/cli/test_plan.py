@@ -76,6 +76,19 @@ def test_a_checkpoint_needs_only_its_config_json(tmp_path: Path) -> None:
         assert plan(source, "--target", "h200").exit_code == 0
 
 
+def test_a_live_video_has_a_line_of_frames_a_second_and_latency() -> None:
+    arguments = ("storm-7b", "--target", "orin", "--frames", 32, "--precision", "int8", "--llm-precision", "int4")
+    done = plan(*arguments, "--live", "--every", 10)
+    (live,) = (line for line in done.output.splitlines() if line.startswith("live: "))
+    facts = json.loads(plan(*arguments, "--live", "--every", 10, "--json").output)["live"]
+    assert f"live: {facts['fps_unasked']:.1f} frames a second while nobody asks" in live
+    assert f"to its first word {facts['first_token']:.1f} s" in live
+    assert f"asked every 10 s, with 16 tokens an answer: {facts['fps']:.1f} frames a second" in done.output
+    assert "no time is left for frames" in plan(*arguments, "--live", "--every", 0.5).output
+    assert "live: no times" in plan("storm-mini", "--target", "cpu", "--live").output
+    assert "live" not in json.loads(plan(*arguments, "--json").output)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -87,6 +100,7 @@ def test_a_checkpoint_needs_only_its_config_json(tmp_path: Path) -> None:
         (("storm-7b", "--target", "a100", "--llm", "tensorrt-llm", "--llm-precision", "fp8"), TargetError),
         (("storm-7b", "--target", "h100", "--llm", "tensorrt-llm", "--tp", 8), TargetError),
         (("storm-7b", "--target", "h100", "--tp", 2), UsageError),
+        (("storm-7b", "--target", "orin", "--live", "--every", "0"), UsageError),
         ((".", "--target", "orin"), CheckpointError),
     ],
 )

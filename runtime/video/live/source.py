@@ -11,18 +11,21 @@ from typing import IO
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.video.live.base import LiveSource
 from storm_edge.runtime.video.live.local import Frames, GrowingFolder, PlayedFile
-from storm_edge.runtime.video.live.stream import LivePipe, LiveStream
+from storm_edge.runtime.video.live.stream import GrowingFile, LivePipe, LiveStream
 from storm_edge.runtime.video.opening import check_file
 from storm_edge.runtime.video.resizing import Pixels
 
 WatchedSource = str | os.PathLike[str] | IO[bytes] | Iterable[tuple[float, Pixels]]
 
 
-def live_source(source: WatchedSource, size: int) -> LiveSource:
+def live_source(source: WatchedSource, size: int, follow: bool = False) -> LiveSource:
     """A URL, `-` (standard input), a device, a folder, a file, an open pipe, or an iterable of (seconds, frame).
 
+    A file is played, or where it is to be followed, read as it grows.
     Raises VideoError for a path that leads to none of them, UsageError for anything else.
     """
+    if follow:
+        return _growing(source)
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         return LivePipe(0) if name == "-" else LiveStream.of_url(name) if "://" in name else _local(Path(name), size)
@@ -33,6 +36,12 @@ def live_source(source: WatchedSource, size: int) -> LiveSource:
             f"{type(source).__name__} cannot be watched: give a path, a URL, a pipe or pairs of (seconds, frame)."
         )
     return Frames(source)
+
+
+def _growing(source: WatchedSource) -> LiveSource:
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_file():
+        raise UsageError(f"{source} is no file that could grow: follow a file, and watch anything else without that.")
+    return GrowingFile(Path(source))
 
 
 def _local(path: Path, size: int) -> LiveSource:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import select
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import av
@@ -26,9 +27,18 @@ from storm_edge.runtime.video.opening import MAX_IMAGE_PIXELS, picture_stream
 from storm_edge.runtime.video.sampling import Shot
 
 # What libav may open for a URL of each scheme. RTSP carries its pictures in the connection itself.
-PROTOCOLS = {"rtsp": "rtsp,rtp,tcp", "http": "http,tcp", "udp": "udp"}
+PROTOCOLS = {
+    "rtsp": "rtsp,rtp,tcp",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,tls,tcp",
+    "http": "http,tcp",
+    "https": "https,tls,tcp",
+    "udp": "udp",
+}
 _FORMATS = "mpegts,matroska,flv,mjpeg,mpjpeg,h264,hevc,m4v,mpeg,mpegvideo,ogg,nut,ivf,obu"
 _PATIENCE = 5.0  # seconds for opening, and between two packets
+_POLL = 0.05  # seconds between two looks at the end of a file
+_PACKET, _JOINED = 188, 4 << 20  # bytes of a packet of MPEG-TS (ISO 13818-1), and of the end of a file of them
 # Little is looked at before the first frame is shown: bytes, and microseconds.
 _OPENING = {"probesize": "500000", "analyzeduration": "1000000"}
 
@@ -51,11 +61,12 @@ class LiveStream:
             raise VideoError(
                 f"{scheme}:// is not watched here: give {known}, a device, a folder, a file or - (a pipe)."
             )
-        options = {"protocol_whitelist": PROTOCOLS[scheme], "format_whitelist": f"{_FORMATS},rtsp"}
+        options = {"protocol_whitelist": PROTOCOLS[scheme], "format_whitelist": _FORMATS}
         if scheme == "rtsp":
-            options["rtsp_transport"] = "tcp"
-        else:
-            options["format_whitelist"] = _FORMATS
+            options |= {"format_whitelist": f"{_FORMATS},rtsp", "rtsp_transport": "tcp"}
+        if "tls" in PROTOCOLS[scheme]:  # libav checks no certificate by itself
+            trusted = ssl.get_default_verify_paths()
+            options |= {"tls_verify": "1", "ca_file": trusted.cafile or trusted.openssl_cafile}
         return cls(url, options)
 
     @classmethod
@@ -91,6 +102,53 @@ class LivePipe:
 
     def __str__(self) -> str:
         return "the pipe"
+
+
+@dataclass(frozen=True)
+class GrowingFile:
+    """A file that is still being written, from its beginning on as fast as it can be read, and then as it grows.
+
+    Of MPEG-TS, which can be joined anywhere, only the end of what is there. A file that is replaced or cut is opened
+    again.
+    """
+
+    path: Path
+    returns: bool = field(default=True, init=False)
+
+    def shots(self, stopped: threading.Event) -> Iterator[Shot[VideoFrame]]:
+        """See LiveSource."""
+        options = {"protocol_whitelist": "none", "format_whitelist": _FORMATS}
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                yield from _shots(_Growing(self.path, file, stopped), str(self), stopped, options)
+        except OSError as error:
+            raise VideoError(f"cannot read {self.path} ({error.strerror}): check the file.") from error
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class _Growing:
+    """Reads a file, and waits at its end for more."""
+
+    def __init__(self, path: Path, file: IO[bytes], stopped: threading.Event) -> None:
+        self._path, self._file, self._stopped = path, file, stopped
+        begins = file.read(2 * _PACKET + 1)
+        is_transport_stream = begins[::_PACKET] == b"G" * 3
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - _JOINED, 0) if is_transport_stream else 0)
+
+    def read(self, size: int) -> bytes:
+        while not self._stopped.is_set():
+            data = self._file.read(size)
+            if data or self._replaced():
+                return data
+            self._stopped.wait(_POLL)
+        return b""
+
+    def _replaced(self) -> bool:
+        there, ours = self._path.stat(), os.fstat(self._file.fileno())
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) or ours.st_size < self._file.tell()
 
 
 class _Pipe:

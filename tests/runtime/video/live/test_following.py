@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +19,7 @@ import pytest
 
 from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.errors import UsageError, VideoError
-from storm_edge.runtime.video.live import Following, live_source
+from storm_edge.runtime.video.live import Following, live_source, stream
 from storm_edge.runtime.video.live.stream import LiveStream
 from storm_edge.runtime.video.resizing import Pixels
 from storm_edge.runtime.video.sampling import Shot
@@ -59,7 +64,8 @@ def stream_of(path: Path, frames: int = 8) -> bytes:
         stream = container.add_stream("libx264", rate=8, options={"tune": "zerolatency"})
         stream.width = stream.height = 64
         for i in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * i, np.uint8), "rgb24")))
+            pixels = np.full((64, 64, 3), 20 * i % 251, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
         container.mux(stream.encode())
     return path.read_bytes()
 
@@ -115,8 +121,9 @@ def test_a_folder_gives_its_newest_image_and_those_that_follow(tmp_path: Path) -
     following.stopped.set()
 
 
-def test_a_server_is_asked_again_after_every_end(tmp_path: Path) -> None:
-    data, asked = stream_of(tmp_path / "s.ts"), []
+@contextmanager
+def served(data: bytes) -> Iterator[http.server.HTTPServer]:
+    """A server that answers everything with these bytes; `asked` has the paths."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -128,12 +135,19 @@ def test_a_server_is_asked_again_after_every_end(tmp_path: Path) -> None:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+    asked: list[str] = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked = asked  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        found = taken(live_source(f"http://127.0.0.1:{server.server_port}/live", 16), 20)
+        yield server
         server.shutdown()
+
+
+def test_a_server_is_asked_again_after_every_end(tmp_path: Path) -> None:
+    with served(stream_of(tmp_path / "s.ts")) as server:
+        found = taken(live_source(f"http://127.0.0.1:{server.server_port}/live", 16), 20)
+        assert len(server.asked) >= 3  # type: ignore[attr-defined]
     assert len(found) == 20
-    assert len(asked) >= 3
     assert np.all(np.diff([shot.time for shot in found]) > 0)
 
 
@@ -163,3 +177,106 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_password_is_not_reported() -> None:
     assert str(LiveStream.of_url("rtsp://me:secret@camera:554/live")) == "rtsp://camera:554/live"
+
+
+@dataclass
+class Writer:
+    """Writes the frames of a stream to a file, some at a time."""
+
+    path: Path
+    container: str = "mpegts"
+
+    def __post_init__(self) -> None:
+        self.file = self.path.open("wb", buffering=0)
+        options = {"flush_packets": "1"}
+        self.output = av.open(self.file, "w", format=self.container, container_options=options)
+        self.stream = self.output.add_stream("libx264", rate=8, options={"tune": "zerolatency"})
+        self.stream.width = self.stream.height = 64
+        self.count = 0
+
+    def write(self, frames: int) -> None:
+        for _ in range(frames):
+            pixels = np.random.default_rng(self.count).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            self.output.mux(self.stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+            self.count += 1
+
+
+@pytest.mark.parametrize("container", ["mpegts", "flv"])
+def test_a_file_that_grows_is_followed(tmp_path: Path, container: str) -> None:
+    writer = Writer(tmp_path / "v", container)
+    writer.write(20)
+    following = Following(live_source(tmp_path / "v", 16, follow=True), 16, 100)
+    shots = following.shots()
+    found = [next(shots) for _ in range(12)]
+    later = threading.Timer(0.4, writer.write, [20])
+    later.start()
+    found += [next(shots) for _ in range(20)]
+    later.join()
+    assert writer.count == 40
+    np.testing.assert_allclose(np.diff([shot.time for shot in found]), 1 / 8, atol=2e-3)
+    following.stopped.set()
+
+
+def test_a_file_that_is_replaced_is_opened_again(tmp_path: Path) -> None:
+    Writer(tmp_path / "v").write(20)
+    following = Following(live_source(tmp_path / "v", 16, follow=True), 16, 100)
+    shots = following.shots()
+    found = [next(shots) for _ in range(4)]
+
+    def replaced() -> None:
+        Writer(tmp_path / "new").write(24)
+        (tmp_path / "new").replace(tmp_path / "v")
+
+    later = threading.Timer(0.3, replaced)
+    later.start()
+    found += [next(shots) for _ in range(24)]
+    later.join()
+    assert np.all(np.diff([shot.time for shot in found]) > 0)
+    following.stopped.set()
+
+
+def test_a_long_file_is_joined_near_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = stream_of(tmp_path / "s.ts", 600)
+    monkeypatch.setattr(stream, "_JOINED", len(data) // 4)
+    first = taken(live_source(tmp_path / "s.ts", 16, follow=True), 1)[0]
+    begins = taken(live_source(tmp_path / "s.ts", 16), 1)[0]
+    assert first.time > begins.time + 20
+
+
+def test_only_a_file_can_be_followed(tmp_path: Path) -> None:
+    for source in (tmp_path, "-", "rtsp://camera", [(0.0, BLACK)], tmp_path / "missing"):
+        with pytest.raises(UsageError, match="no file that could grow"):
+            live_source(source, 16, follow=True)
+
+
+def test_a_stream_over_tls_needs_a_certificate_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([openssl, *map(str, made), *names], check=True, capture_output=True)
+    data = stream_of(tmp_path / "s.ts")
+    with served(data) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        url = f"https://localhost:{server.server_port}/live"
+        refused = Following(live_source(url, 16), 16, 100)
+        threading.Timer(1, refused.stopped.set).start()
+        assert list(refused.shots()) == []
+        assert "cannot be opened" in refused.lost
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert len(taken(live_source(url, 16), 8)) == 8
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "rtmps", "rtsp"])
+def test_who_does_not_answer_is_told_and_asked_again(scheme: str) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        following = Following(live_source(f"{scheme}://127.0.0.1:{nobody.getsockname()[1]}/x", 16), 16, 100)
+        threading.Timer(0.5, following.stopped.set).start()
+        assert list(following.shots()) == []
+    assert f"{scheme}://127.0.0.1" in following.lost
+    assert "Connection refused" in following.lost
