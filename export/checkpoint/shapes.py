@@ -57,7 +57,8 @@ def temporal_shapes(config: StormConfig) -> TensorShapes:
         shapes |= _layer_norm("projector.norm", features)
     for i in range(temporal.num_layers):
         mixer = f"layers.{i}.mixer"
-        shapes |= _layer_norm(f"layers.{i}.norm", width)
+        norm = _layer_norm(f"layers.{i}.norm", width)
+        shapes |= norm if temporal.norm == "layer" else {f"layers.{i}.norm.weight": (width,)}
         shapes |= _linear(f"{mixer}.in_proj", width, 2 * channels, bias=False)
         shapes |= _linear(f"{mixer}.out_proj", channels, width, bias=False)
         for suffix in ("", "_b") if temporal.bidirectional else ("",):

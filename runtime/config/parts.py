@@ -88,10 +88,21 @@ class TemporalConfig(Section):
     dt_rank: Width | Literal["auto"] = "auto"
     bidirectional: bool = True
     halve_sum: bool = Field(default=False, description="average the two directions, as Vim does, instead of adding")
+    norm: Literal["layer", "rms"] = Field(default="layer", description="in front of every mixer")
     layer_norm_eps: Epsilon = 1e-5
+    queries: bool = Field(
+        default=False,
+        description="spread what pooling makes among the tokens, mix all, keep those alone, as BIMBA's selector does",
+    )
     downsample: Side = Field(default=2, description="side of the space-to-depth block")
     projector: Literal["linear", "mlp2x_gelu"] = "linear"
     projector_norm: bool = Field(default=False, description="LayerNorm in front of the projection")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TemporalConfig:
+        if self.queries and self.num_layers != 1:
+            raise ValueError(f"num_layers is {self.num_layers}, but a selector with queries has one layer")
+        return self
 
 
 class ReductionConfig(Section):

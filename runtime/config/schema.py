@@ -87,6 +87,11 @@ class StormConfig(Section):
         encoders = vision.layers_run * block + projector + temporal.num_layers * mixer
         return encoders + llm.num_hidden_layers * layer + tables
 
+    def scanned_tokens(self, frames: int) -> int:
+        """Tokens that the temporal layers see of `frames` frames, a selector's queries included."""
+        pooled = math.ceil(frames / self.reduction.temporal_pool) * self.pooled_tokens_per_frame
+        return frames * self.tokens_per_frame + (pooled if self.temporal.queries else 0)
+
     def visual_tokens(self, frames: int, sample: int | None = None) -> int:
         """Positions that `frames` frames take in the language model's prompt, newline tokens included."""
         pooled = math.ceil(frames / self.reduction.temporal_pool)

@@ -123,7 +123,7 @@ def temporal_work(config: StormConfig, frames: int, precision: str, *, pieces: b
     With `pieces` long clips go through in chunks, with a sweep before for the backward direction's states.
     """
     t, act = config.temporal, activation_bytes(precision)
-    tokens = frames * config.tokens_per_frame
+    tokens = config.scanned_tokens(frames)
     long = pieces and frames > whole_frames(config)
     runs = math.ceil(frames / chunk_frames(config)) if long else 1
     linears = temporal_linears(config)
