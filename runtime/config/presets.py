@@ -79,6 +79,14 @@ PRESETS: dict[str, StormConfig] = {
         ),
         reduction=ReductionConfig(temporal_pool=1, spatial_pool=2, spatial_mode="bilinear", image_newline="row"),
     ),
+    "nvila-8b-video": StormConfig(
+        temporal=TemporalConfig(num_layers=0, projector="mlp2x_gelu", projector_norm=True),
+        reduction=ReductionConfig(temporal_pool=8, newline_token=True),
+    ),
+    "nvila-lite-8b": StormConfig(
+        temporal=TemporalConfig(num_layers=0, downsample=3, projector="mlp3x_gelu", projector_norm=True),
+        reduction=ReductionConfig(temporal_pool=1, newline_token=True),
+    ),
 }
 
 

@@ -26,7 +26,9 @@ def vision_weights(config: StormConfig, precision: str) -> float:
     rest += v.grid**2 * v.hidden_size  # positions
     rest += v.layers_run * 4 * v.hidden_size  # two norms a layer
     if config.temporal.projector_norm:
-        rest += 2 * v.hidden_size * config.temporal.downsample**2
+        rest += 2 * config.projector_widths[0]
+    if config.temporal.projector == "mlp3x_gelu":
+        rest += 2 * config.projector_widths[1]
     return _weights(vision_linears(config) + projector_linears(config), rest, precision)
 
 
