@@ -88,7 +88,7 @@ def export_bundle(
         graphs = folder / "graphs"
         graphs.mkdir()
         progress("tokenizer")
-        copy_tokenizer(checkpoint.tokenizer, folder / "tokenizer", config.llm.vocab_size)
+        copy_tokenizer(checkpoint.tokenizer, folder / "tokenizer", config.llm.vocab_size, joined=checkpoint.joined)
         progress("load vision and temporal")
         check_tied_head(config.llm, checkpoint.llm)
         vision, temporal = load_vision(checkpoint, dtype), load_temporal(checkpoint, config, dtype)

@@ -75,6 +75,8 @@ COVERED_BY = {
     "export/checkpoint/summary.py": "export/families/test_summary.py",
     "export/checkpoint/writing.py": "export/checkpoint/test_weights.py",
     "export/families/family.py": "export/families/test_recognise.py",
+    "export/families/frames.py": "export/families/llava_onevision/test_family.py",
+    "export/families/nvila/config.py": "export/families/nvila/test_family.py",
     "export/families/llava_onevision/authors.py": "export/families/llava_onevision/test_family.py",
     "export/families/llava_onevision/transformers.py": "export/families/llava_onevision/test_family.py",
     "export/families/sections.py": "export/families/llava_onevision/test_family.py",

@@ -15,8 +15,10 @@ def temporal_pieces(bundle: Bundle, engine: str, graph: str) -> tuple[dict[str, 
     """The paths in the bundle of the pieces of the temporal graph `graph` by name, and those files.
 
     None where there is nothing to cut: the model has no temporal layers, or its bundle was exported before x and its
-    gate had weights of their own.
+    gate had weights of their own. And none of a selector, whose queries are made of the whole clip.
     """
+    if bundle.config.temporal.queries:
+        return {}, {}
     text = bundle.located(graph).read_bytes()
     model = onnx.load_model_from_string(text)
     try:

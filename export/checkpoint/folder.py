@@ -38,7 +38,8 @@ NOT_RUN = ("post_layernorm.*", "head.*", "encoder.layers.*", "embeddings.positio
 class Checkpoint:
     """An opened checkpoint whose every tensor has the name and shape its configuration asks for.
 
-    Tensors go by STORM's names whatever they are called in the files. `folders` hold all that belongs to it.
+    Tensors go by STORM's names whatever they are called in the files. `folders` hold all that belongs to it. `joined`
+    says that in its prompts a video stands right before its text, without a line end between.
     """
 
     root: Path
@@ -48,6 +49,7 @@ class Checkpoint:
     llm: Weights
     tokenizer: Path
     folders: tuple[Path, ...]
+    joined: bool = False
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:

@@ -47,17 +47,20 @@ def vision_shapes(config: StormConfig) -> TensorShapes:
 def temporal_shapes(config: StormConfig) -> TensorShapes:
     """The projector's and Mamba layers' tensors, mamba_ssm names (`*_b` and `A_b_log` backward), and the line end's."""
     width, channels, temporal = config.llm.hidden_size, config.d_inner, config.temporal
-    features = config.vision.hidden_size * temporal.downsample**2
-    shapes: TensorShapes = _linear("projector.linear", features, width)
-    if temporal.projector == "mlp2x_gelu":
-        shapes |= _linear("projector.linear_2", width, width)
+    features, *outputs = config.projector_widths
+    shapes: TensorShapes = {}
+    for name, inputs, out in zip(("linear", "linear_2", "linear_3"), config.projector_widths, outputs, strict=False):
+        shapes |= _linear(f"projector.{name}", inputs, out)
+    if temporal.projector == "mlp3x_gelu":
+        shapes |= _layer_norm("projector.norm_2", outputs[0])
     if config.reduction.image_newline != "none":
         shapes[NEWLINE] = (width,)
     if temporal.projector_norm:
         shapes |= _layer_norm("projector.norm", features)
     for i in range(temporal.num_layers):
         mixer = f"layers.{i}.mixer"
-        shapes |= _layer_norm(f"layers.{i}.norm", width)
+        norm = _layer_norm(f"layers.{i}.norm", width)
+        shapes |= norm if temporal.norm == "layer" else {f"layers.{i}.norm.weight": (width,)}
         shapes |= _linear(f"{mixer}.in_proj", width, 2 * channels, bias=False)
         shapes |= _linear(f"{mixer}.out_proj", channels, width, bias=False)
         for suffix in ("", "_b") if temporal.bidirectional else ("",):

@@ -52,6 +52,15 @@ CHAT_TEMPLATE = """\
 {{ '<|im_start|>assistant\\n' }}
 {%- endif -%}
 """
+# In front of a template: content in parts becomes text, a video's part right before what follows it.
+JOINED = (
+    "{%- set joined = namespace(messages=[]) -%}{%- for message in messages -%}{%- set content = namespace(text='') -%}"
+    "{%- if message['content'] is string -%}{%- set content.text = message['content'] -%}{%- else -%}"
+    "{%- for part in message['content'] -%}"
+    "{%- set content.text = content.text + ('<video>' if part['type'] == 'video' else part['text']) -%}{%- endfor -%}"
+    "{%- endif -%}{%- set joined.messages = joined.messages + [{'role': message['role'], 'content': content.text}] -%}"
+    "{%- endfor -%}{%- set messages = joined.messages -%}"
+)
 # What a tokenizer folder may hold that the runtime reads.
 FILES = (
     "tokenizer.json",
@@ -106,13 +115,18 @@ def write_byte_tokenizer(folder: Path, vocab_size: int) -> None:
     _write_json(folder / "generation_config.json", {"eos_token_id": ends, "pad_token_id": ends[1]})
 
 
-def copy_tokenizer(source: Path, folder: Path, vocab_size: int) -> None:
-    """Copy another model's tokenizer; CheckpointError if it is damaged or has ids beyond `vocab_size`."""
-    check_tokenizer(source, vocab_size)
+def copy_tokenizer(source: Path, folder: Path, vocab_size: int, *, joined: bool = False) -> None:
+    """Copy another model's tokenizer; CheckpointError if it is damaged or has ids beyond `vocab_size`.
+
+    `joined` lets its chat template write a video right before the text, where others put a line end between.
+    """
+    template = check_tokenizer(source, vocab_size).template
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    if joined:
+        (folder / "chat_template.jinja").write_text(JOINED + template.source, encoding="utf-8")
 
 
 def check_tokenizer(folder: Path, vocab_size: int) -> ChatPrompt:

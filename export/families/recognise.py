@@ -7,12 +7,14 @@ from typing import Any
 
 from storm_edge.export.checkpoint.folder import Checkpoint, check_folder
 from storm_edge.export.checkpoint.regular import read_json
+from storm_edge.export.families.bimba.family import BIMBA
 from storm_edge.export.families.family import Family
 from storm_edge.export.families.llava_onevision.family import LLAVA_ONEVISION
+from storm_edge.export.families.nvila.family import NVILA
 from storm_edge.export.families.storm.family import STORM
 from storm_edge.runtime.errors import CheckpointError
 
-FAMILIES = (STORM, LLAVA_ONEVISION)
+FAMILIES = (STORM, LLAVA_ONEVISION, BIMBA, NVILA)
 
 
 def family_of(root: Path) -> tuple[Family, dict[str, Any]]:

@@ -40,6 +40,12 @@ def prefix_of(weights: Weights, ending: str) -> str:
     return found[0].removesuffix(ending)
 
 
+def dtype_of(weights: Weights) -> str:
+    """The type that the language model is stored in."""
+    ending = EMBEDDING.removeprefix("model.")
+    return weights.dtype(prefix_of(weights, ending) + ending)
+
+
 def mapped(root: Path, config: StormConfig, weights: Weights, others: Mapping[str, str]) -> Checkpoint:
     """The checkpoint, its tensors checked. `others` maps names of `temporal_shapes` to how those in the file end.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from storm_edge.export.network.pooling import Pooling
+from storm_edge.export.network.selector import interleaving, query_places
 from storm_edge.plugins.causal_conv1d.torch_op import causal_conv1d
 from storm_edge.plugins.selective_scan.torch_op import selective_scan as selective_scan
 from storm_edge.runtime.config.schema import StormConfig
@@ -97,11 +98,12 @@ class MambaMixer(nn.Module):
 
 
 class TemporalLayer(nn.Module):
-    """X + MambaMixer(LayerNorm(X)) over tokens (batch, length, D)."""
+    """X + MambaMixer(Norm(X)) over tokens (batch, length, D)."""
 
     def __init__(self, config: StormConfig):
         super().__init__()
-        self.norm = nn.LayerNorm(config.llm.hidden_size, eps=config.temporal.layer_norm_eps)
+        norm = nn.LayerNorm if config.temporal.norm == "layer" else nn.RMSNorm
+        self.norm = norm(config.llm.hidden_size, eps=config.temporal.layer_norm_eps)
         self.mixer = MambaMixer(config)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -114,20 +116,29 @@ class TemporalEncoder(nn.Module):
     """All temporal layers and trained pooling: tokens (1, frames, N, D) -> (1, frames / k, N / p, D).
 
     The layers scan ONE sequence: raster order inside a frame, then frame by frame. `frames` is a multiple of k.
+    A selector pools first, and has its layer see what was pooled among the tokens; that alone goes on.
     """
 
     def __init__(self, config: StormConfig):
         super().__init__()
         self.layers = nn.ModuleList(TemporalLayer(config) for _ in range(config.temporal.num_layers))
         self.pooling = Pooling(config)
+        self.queries = config.temporal.queries
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mix and pool the visual tokens of a clip."""
         _, frames, per_frame, width = tokens.shape
         x = tokens.reshape(1, frames * per_frame, width)
+        pooled: Tensor
+        if self.queries:
+            pooled = self.pooling(x, frames)  # (1, frames / k, N / p, D)
+            length, queries = x.shape[1], pooled.shape[1] * pooled.shape[2]
+            every = torch.cat([x, pooled.reshape(1, queries, width)], dim=1)
+            mixed: Tensor = self.layers[0](every.index_select(1, interleaving(length, queries)))
+            return mixed.index_select(1, query_places(length, queries)).reshape(pooled.shape)
         for layer in self.layers:
             x = layer(x)
-        pooled: Tensor = self.pooling(x, frames)
+        pooled = self.pooling(x, frames)
         return pooled
 
 

@@ -20,19 +20,18 @@ def siglip_config(vision: VisionConfig) -> SiglipVisionConfig:
 
 
 class Projector(nn.Module):
-    """Space-to-depth, and a Linear or two: features (frames, grid, grid, C) -> tokens (frames, N, D)."""
+    """Space-to-depth, and one to three Linear: features (frames, grid, grid, C) -> tokens (frames, N, D)."""
 
     def __init__(self, config: StormConfig):
         super().__init__()
         self.side = config.temporal.downsample
-        features = config.vision.hidden_size * self.side**2
-        self.norm = (
-            nn.LayerNorm(features, eps=config.temporal.layer_norm_eps) if config.temporal.projector_norm else None
-        )
-        self.linear = nn.Linear(features, config.llm.hidden_size)
-        if config.temporal.projector == "mlp2x_gelu":
-            self.linear_2 = nn.Linear(config.llm.hidden_size, config.llm.hidden_size)
-        self.two_layers = config.temporal.projector == "mlp2x_gelu"
+        features, *outputs = config.projector_widths
+        eps = config.temporal.layer_norm_eps
+        self.norm = nn.LayerNorm(features, eps=eps) if config.temporal.projector_norm else None
+        self.linear = nn.Linear(features, outputs[0])
+        self.norm_2 = nn.LayerNorm(outputs[0], eps=eps) if len(outputs) == 3 else None
+        self.linear_2 = nn.Linear(outputs[0], outputs[1]) if len(outputs) > 1 else None
+        self.linear_3 = nn.Linear(outputs[1], outputs[2]) if len(outputs) == 3 else None
 
     def forward(self, features: Tensor) -> Tensor:
         """Channels of a block in the order top-left, top-right, bottom-left, bottom-right."""
@@ -45,8 +44,11 @@ class Projector(nn.Module):
         if self.norm is not None:
             x = self.norm(x)
         tokens: Tensor = self.linear(x)
-        if self.two_layers:
-            tokens = self.linear_2(nn.functional.gelu(tokens))
+        if self.linear_2 is not None:
+            inner = nn.functional.gelu(tokens)
+            tokens = self.linear_2(inner if self.norm_2 is None else self.norm_2(inner))
+        if self.linear_3 is not None:
+            tokens = self.linear_3(nn.functional.gelu(tokens))
         return tokens
 
 

@@ -1,7 +1,8 @@
 """Narrow fp32 to fp16 or bf16: what TensorRT's strongly typed networks take as the precision of a model.
 
 What must not lose bits keeps fp32: everything the scan reads as f32, the pixels up to the patch convolution, rotary
-angles, softmax and the sums of the norms (their operators' own attribute), logits, and index arithmetic.
+angles, softmax and the sums of the norms (their operators' own attribute; from the squares on where a norm is made of
+single operators), logits, and index arithmetic.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ _F32_OUTPUTS = {
     op.NAME: {i for i, value in enumerate(op.SCHEMA.outputs) if value.type == "float32"}
     for op in (selective_scan, causal_conv1d)
 }
-# Operators through which fp32 made from integers (pixels, positions) stays fp32.
+# Operators through which fp32 made from integers (pixels, positions) or of squares stays fp32.
 _CARRY = {"Transpose", "Unsqueeze", "Squeeze", "Reshape", "Add", "Sub", "Mul", "Div", "Cos", "Sin", "Concat", "Slice"}
+_CARRY |= {"ReduceMean", "Sqrt", "Reciprocal"}
+_BEGIN = {"Pow"}  # squares of a norm that is no operator of its own, beyond fp16 from 256 on
 _FP32_OUTPUTS = ("logits",)
 
 
@@ -87,6 +90,7 @@ class _Narrower:
         f32_inputs: set[int] = _F32_INPUTS.get(node.op_type, set()) if node.domain == "storm" else set()
         carried = node.op_type in _CARRY and any(name in self.fp32_values for name in node.input)
         keep = carried and not any(name in self.narrow_values for name in node.input)
+        keep |= node.op_type in _BEGIN
         constant = node.op_type in ("Constant", "ConstantOfShape")
         for i, name in enumerate(node.input):
             node.input[i] = self._as_fp32(name) if keep or i in f32_inputs else self._as_narrow(name)

@@ -11,7 +11,18 @@ from typing import Any
 
 import onnx
 import torch
+from onnxscript import opset20 as op
 from torch import Tensor, nn
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    """Whole numbers divided: ONNX rounds towards zero, PyTorch down, and no graph here has negative ones. The
+    exporter's own way takes Mod, which CUDA kernels lack.
+    """
+    return op.Div(a, b)
+
+
+_TRANSLATIONS: dict[Any, Any] = {torch.ops.aten.floor_divide.default: _quotient}
 
 
 def trace(
@@ -36,6 +47,7 @@ def trace(
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=tuple(dict(shape) for shape in dynamic_shapes),
+            custom_translation_table=_TRANSLATIONS,
         )
     assert program is not None
     return program.model_proto

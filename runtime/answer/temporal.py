@@ -85,7 +85,10 @@ class TemporalEncoder:
     def config(self) -> StormConfig:
         """The model that the pieces are of; raises EngineError for an engine without them."""
         if self._closed is None:
-            raise EngineError("this engine has no pieces of its temporal encoder: export the checkpoint again.")
+            raise EngineError(
+                "this engine has no pieces of its temporal encoder: open clips one by one where the model has a"
+                " selector (BIMBA), else export the checkpoint again."
+            )
         return self._closed.config
 
     def pieces(self) -> ChunkedTemporal:

@@ -79,6 +79,8 @@ class TemporalConfig(Section):
     Projectors, each behind the space-to-depth of `downsample` and the norm, if there is one:
     linear      one Linear, as STORM's
     mlp2x_gelu  Linear, GELU, Linear: LLaVA's, and with a downsample of 2 and the norm VILA's mlp_downsample
+    mlp3x_gelu  Linear to three times the tower's width, GELU, LayerNorm, Linear, GELU, Linear: with a downsample of 3
+                and the norm VILA's mlp_downsample_3x3_fix
     """
 
     num_layers: int = Field(default=2, ge=0, le=512)  # [Mamba 2.8B: 64]
@@ -88,10 +90,21 @@ class TemporalConfig(Section):
     dt_rank: Width | Literal["auto"] = "auto"
     bidirectional: bool = True
     halve_sum: bool = Field(default=False, description="average the two directions, as Vim does, instead of adding")
+    norm: Literal["layer", "rms"] = Field(default="layer", description="in front of every mixer")
     layer_norm_eps: Epsilon = 1e-5
+    queries: bool = Field(
+        default=False,
+        description="spread what pooling makes among the tokens, mix all, keep those alone, as BIMBA's selector does",
+    )
     downsample: Side = Field(default=2, description="side of the space-to-depth block")
-    projector: Literal["linear", "mlp2x_gelu"] = "linear"
+    projector: Literal["linear", "mlp2x_gelu", "mlp3x_gelu"] = "linear"
     projector_norm: bool = Field(default=False, description="LayerNorm in front of the projection")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TemporalConfig:
+        if self.queries and self.num_layers != 1:
+            raise ValueError(f"num_layers is {self.num_layers}, but a selector with queries has one layer")
+        return self
 
 
 class ReductionConfig(Section):

@@ -72,6 +72,21 @@ PRESETS: dict[str, StormConfig] = {
         reduction=_ONE_VISION,
         llm=LanguageConfig(vocab_size=152000),
     ),
+    "bimba-7b": StormConfig(
+        vision=_LLAVA_VISION,
+        temporal=TemporalConfig(
+            num_layers=1, downsample=1, projector="mlp2x_gelu", norm="rms", layer_norm_eps=1e-6, queries=True
+        ),
+        reduction=ReductionConfig(temporal_pool=1, spatial_pool=2, spatial_mode="bilinear", image_newline="row"),
+    ),
+    "nvila-8b-video": StormConfig(
+        temporal=TemporalConfig(num_layers=0, projector="mlp2x_gelu", projector_norm=True),
+        reduction=ReductionConfig(temporal_pool=8, newline_token=True),
+    ),
+    "nvila-lite-8b": StormConfig(
+        temporal=TemporalConfig(num_layers=0, downsample=3, projector="mlp3x_gelu", projector_norm=True),
+        reduction=ReductionConfig(temporal_pool=1, newline_token=True),
+    ),
 }
 
 

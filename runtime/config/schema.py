@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,13 @@ class StormConfig(Section):
         return self.token_grid**2
 
     @property
+    def projector_widths(self) -> tuple[int, ...]:
+        """What goes into the projector's first Linear, and what comes out of each."""
+        width, features = self.llm.hidden_size, self.vision.hidden_size * self.temporal.downsample**2
+        inner = {"linear": (), "mlp2x_gelu": (width,), "mlp3x_gelu": (3 * self.vision.hidden_size, width)}
+        return (features, *inner[self.temporal.projector], width)
+
+    @property
     def pooled_grid(self) -> int:
         """Visual tokens along one side of a pooled frame."""
         side = self.token_grid / self.reduction.spatial_pool
@@ -82,10 +90,14 @@ class StormConfig(Section):
         heads = 2 * llm.hidden_size + 2 * llm.num_key_value_heads * llm.head_dim
         layer = llm.hidden_size * (heads + 3 * llm.intermediate_size)
         tables = (1 if llm.tie_word_embeddings else 2) * llm.vocab_size * llm.hidden_size
-        projector = vision.hidden_size * temporal.downsample**2 * llm.hidden_size
-        projector += llm.hidden_size**2 if temporal.projector == "mlp2x_gelu" else 0
+        projector = sum(a * b for a, b in pairwise(self.projector_widths))
         encoders = vision.layers_run * block + projector + temporal.num_layers * mixer
         return encoders + llm.num_hidden_layers * layer + tables
+
+    def scanned_tokens(self, frames: int) -> int:
+        """Tokens that the temporal layers see of `frames` frames, a selector's queries included."""
+        pooled = math.ceil(frames / self.reduction.temporal_pool) * self.pooled_tokens_per_frame
+        return frames * self.tokens_per_frame + (pooled if self.temporal.queries else 0)
 
     def visual_tokens(self, frames: int, sample: int | None = None) -> int:
         """Positions that `frames` frames take in the language model's prompt, newline tokens included."""

@@ -55,7 +55,7 @@ class ChatPrompt:
     """The tokenizer and the chat template of one model."""
 
     def __init__(self, tokenizer: ByteLevelTokenizer, template: ChatTemplate, eos: Iterable[int | str]) -> None:
-        self._tokenizer, self._template = tokenizer, template
+        self._tokenizer, self.template = tokenizer, template
         ids = {tokenizer.added.get(end) if isinstance(end, str) else end for end in eos}
         self.eos_ids = frozenset(end for end in ids if end is not None)
         self._content_is_list = self._probe()
@@ -154,7 +154,7 @@ class ChatPrompt:
 
     def _render(self, messages: Sequence[Message], content_is_list: bool) -> Prompt:
         places = [f"\ue000{index}\ue001" for index in range(len(messages))]
-        rendered = self._template.render(
+        rendered = self.template.render(
             [
                 {"role": message.role, "content": _content(message, place, content_is_list)}
                 for message, place in zip(messages, places, strict=True)

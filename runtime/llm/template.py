@@ -37,6 +37,7 @@ class ChatTemplate:
         encoded = source.encode(errors="surrogatepass")
         if len(encoded) > LARGEST_SOURCE:
             raise TemplateLimitFault(f"has {len(encoded)} bytes, more than the {LARGEST_SOURCE} of any that is in use")
+        self.source = source
         self._job = {"source": source, "special_tokens": dict(special_tokens)}
         known = hashlib.sha256(encoded).hexdigest() in KNOWN
         self._render = lru_cache(maxsize=64)(_here if known else _in_child)

@@ -26,7 +26,9 @@ def vision_weights(config: StormConfig, precision: str) -> float:
     rest += v.grid**2 * v.hidden_size  # positions
     rest += v.layers_run * 4 * v.hidden_size  # two norms a layer
     if config.temporal.projector_norm:
-        rest += 2 * v.hidden_size * config.temporal.downsample**2
+        rest += 2 * config.projector_widths[0]
+    if config.temporal.projector == "mlp3x_gelu":
+        rest += 2 * config.projector_widths[1]
     return _weights(vision_linears(config) + projector_linears(config), rest, precision)
 
 
@@ -34,7 +36,7 @@ def temporal_weights(config: StormConfig, precision: str) -> float:
     """The Mamba layers; A, D and the step-size bias are always fp32."""
     t, channels = config.temporal, config.d_inner
     both = t.num_layers * (2 if t.bidirectional else 1)
-    rest = t.num_layers * 2 * config.llm.hidden_size + both * channels * (t.d_conv + 1)
+    rest = t.num_layers * (2 if t.norm == "layer" else 1) * config.llm.hidden_size + both * channels * (t.d_conv + 1)
     fp32 = both * channels * (t.d_state + 2)
     return _weights(temporal_linears(config), rest, precision) + 4 * fp32
 
@@ -79,7 +81,7 @@ def temporal_activations(config: StormConfig, frames: int, precision: str, *, pi
     at_once = chunk_frames(config) if pieces and frames > whole_frames(config) else frames
     directions = 3 if config.temporal.bidirectional else 2
     layer = 2 * config.llm.hidden_size + (2 + 1 + directions) * config.d_inner
-    return float(at_once * config.tokens_per_frame * layer * activation_bytes(precision))
+    return float(config.scanned_tokens(at_once) * layer * activation_bytes(precision))
 
 
 def prefill_activations(config: StormConfig, tokens: int, length: int, precision: str, chunk: int) -> float:

@@ -164,7 +164,7 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     runner = RUNNERS[where.llm_runners[0]]
     pinned, fixed = (x and not options.llm for x in (runner.compiles, runner.device == "cuda"))
     encoders = RUNNERS[where.runner]
-    pieces = bool(encoders.piece)
+    pieces = bool(encoders.piece) and not config.temporal.queries  # which are made of the whole clip
     sharing = ("vision", "temporal", *(["prefill"] if pinned else [])) if encoders.compiles else ()
     context = config.llm.max_position_embeddings
     length = kv_length(config, frames) if fixed else memory.grown_length(tokens, context)
@@ -217,7 +217,7 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
         "decode": stage("decode", shared(decode_work(config, length if pinned else tokens, q))),
     }
     usable = None if device is None else max(0.0, (device.memory * SHOWN - SYSTEM[where.integrated]) * GIB)
-    scanned = frames * config.tokens_per_frame
+    scanned = config.scanned_tokens(frames)
     more = stage("decode", shared([Work("attention", 0, kv_bytes(config, LONGER, q), q)]))
     longer = more.bytes, more.expected if pinned else None
     return Plan(where.name, device, options, scanned, visual, length, context, stages, usable, longer, sharing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.config.sizes import VISION_BATCH, chunk_frames, whole_frames
@@ -67,9 +68,7 @@ def vision_linears(config: StormConfig) -> list[Linear]:
 
 def projector_linears(config: StormConfig) -> list[Linear]:
     """The projector's, which sees as many tokens as space-to-depth leaves."""
-    width = config.llm.hidden_size
-    first = Linear(config.vision.hidden_size * config.temporal.downsample**2, width, bias=True)
-    return [first, Linear(width, width, bias=True)] if config.temporal.projector == "mlp2x_gelu" else [first]
+    return [Linear(a, b, bias=True) for a, b in pairwise(config.projector_widths)]
 
 
 def temporal_linears(config: StormConfig) -> list[Linear]:
@@ -123,7 +122,7 @@ def temporal_work(config: StormConfig, frames: int, precision: str, *, pieces: b
     With `pieces` long clips go through in chunks, with a sweep before for the backward direction's states.
     """
     t, act = config.temporal, activation_bytes(precision)
-    tokens = frames * config.tokens_per_frame
+    tokens = config.scanned_tokens(frames)
     long = pieces and frames > whole_frames(config)
     runs = math.ceil(frames / chunk_frames(config)) if long else 1
     linears = temporal_linears(config)

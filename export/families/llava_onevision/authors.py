@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from storm_edge.export.families.family import Found
 from storm_edge.export.families.sections import language, named_tower, require
@@ -10,11 +12,17 @@ from storm_edge.runtime.config.schema import StormConfig, parse_config
 from storm_edge.runtime.errors import CheckpointError
 
 _NEWLINES = {"one_token": "end", "grid": "row", "frame": "frame", "no_token": "none"}
+_NO_LAYERS = {"num_layers": 0}
 _POOLINGS = {"bilinear": "bilinear", "average": "cropped_mean"}
 
 
-def config_of_authors(root: Path, found: Found, dtype: str) -> StormConfig:
-    """The parts of a checkpoint in the authors' layout; raises CheckpointError."""
+def config_of_authors(
+    root: Path, found: Found, dtype: str, temporal: Mapping[str, Any] = _NO_LAYERS, compressor: str | None = None
+) -> StormConfig:
+    """The parts of a checkpoint in the authors' layout; raises CheckpointError.
+
+    `temporal` are the layers that models built on theirs add, and `compressor` what those call them.
+    """
     where = root / "config.json"
     require(
         found,
@@ -28,7 +36,7 @@ def config_of_authors(root: Path, found: Found, dtype: str) -> StormConfig:
             "add_faster_video": (False, None),
             "mm_vision_select_layer": (-2,),
             "mm_vision_select_feature": ("patch",),
-            "compressor_type": (None,),
+            "compressor_type": (compressor,),
             "temporal_pooling": (1, None),
         },
     )
@@ -41,7 +49,7 @@ def config_of_authors(root: Path, found: Found, dtype: str) -> StormConfig:
     data = {
         "dtype": dtype,
         "vision": named_tower(found.get("mm_vision_tower"), where),
-        "temporal": {"num_layers": 0, "downsample": 1, "projector": "mlp2x_gelu"},
+        "temporal": {"downsample": 1, "projector": "mlp2x_gelu", **temporal},
         "reduction": {
             "temporal_pool": 1,
             "spatial_pool": 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ def save_as_transformers(model: Model, root: Path, **processor: Any) -> Path:
     return root
 
 
-def save_as_authors(model: Model, root: Path, **config: Any) -> Path:
-    """The same model in the layout of LLaVA-NeXT's code: its names, one flat configuration, a text-only template."""
+def save_as_authors(model: Model, root: Path, more: Mapping[str, torch.Tensor] | None = None, **config: Any) -> Path:
+    """The same model in the layout of LLaVA-NeXT's code: its names, one flat configuration, a text-only template.
+
+    `more` are tensors that models built on it add.
+    """
     names = {
         "model.vision_tower.": "model.vision_tower.vision_tower.vision_model.",
         "model.multi_modal_projector.linear_1.": "model.mm_projector.0.",
@@ -86,7 +90,7 @@ def save_as_authors(model: Model, root: Path, **config: Any) -> Path:
         old = next((old for old in names if name.startswith(old)), "")
         tensors[names.get(old, "") + name.removeprefix(old)] = tensor.clone()
     root.mkdir()
-    save_file(tensors, root / "model.safetensors", {"format": "pt"})
+    save_file(tensors | dict(more or {}), root / "model.safetensors", {"format": "pt"})
     text = {k: v for k, v in model.config.text_config.to_dict().items() if k != "model_type"}
     data = text | {
         "model_type": "llava",

@@ -6,14 +6,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from storm_edge.export.graph_file import load_model, save_model
+from storm_edge.export.graph_file import Reader, load_model, save_model
 from storm_edge.export.passes.lower_attention import lower_attention
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.passes.pin_length import pin_length
 from storm_edge.export.passes.widen import widen
+from storm_edge.export.trace.dynamo import trace
 from storm_edge.runtime.errors import BuildError, UsageError
 
 
@@ -63,6 +65,19 @@ def test_narrowing_refuses_weights_that_fp16_cannot_hold() -> None:
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
     with pytest.raises(UsageError, match="w"):
         narrow(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), {}, "float16")
+
+
+def test_a_norm_of_single_operators_squares_in_fp32() -> None:
+    norm = torch.nn.RMSNorm(8, eps=1e-6)
+    x = torch.linspace(-900, 1000, 16).reshape(2, 8)  # squares up to 1e6, fp16 ends at 65504
+    model = trace(norm, [x], inputs=["x"], outputs=["y"], dynamic_shapes=[{}], opset=20)
+    assert "Pow" in [n.op_type for n in model.graph.node]
+    readers: dict[str, Reader] = {}
+    narrow(model, readers, "float16")
+    onnx.checker.check_model(model, full_check=True)
+    (y,) = ReferenceEvaluator(model).run(None, {"x": x.numpy().astype(np.float16)})
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, norm(x).detach().numpy(), rtol=2e-3)
 
 
 @pytest.mark.parametrize("stage", ["vision", "temporal"])

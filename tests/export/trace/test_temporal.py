@@ -6,13 +6,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from bimba_block import selector_config
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 from safetensors.numpy import load_file, save_file
 
+from storm_edge.export.build.onnxruntime.kernels import without_kernel
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.initialize import initialize
 from storm_edge.export.network.load import load_temporal
-from storm_edge.export.network.temporal import cast_for_export
+from storm_edge.export.network.temporal import TemporalEncoder, cast_for_export
 from storm_edge.export.passes.narrow import narrow
 from storm_edge.export.trace.temporal import trace_temporal
 from storm_edge.runtime.config.schema import DType, StormConfig
@@ -82,3 +85,18 @@ def test_the_scans_constants_are_the_files_in_an_fp32_export_and_its_narrowed_gr
             t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16) for t in narrowed.graph.initializer
         )
         check(narrowed, mixed)
+
+
+@torch.no_grad()
+def test_a_selectors_graph_takes_any_length_and_has_kernels_in_cuda() -> None:
+    torch.manual_seed(0)
+    encoder = TemporalEncoder(selector_config()).eval()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    model = trace_temporal(encoder, selector_config(), torch.float32)
+    assert without_kernel(model) == []
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for frames in (1, 5, 30):
+        tokens = torch.randn(1, frames, 25, 8)
+        (visual,) = session.run(None, {"tokens": tokens.numpy()})
+        np.testing.assert_allclose(visual, encoder(tokens).numpy(), rtol=1e-5, atol=1e-5)

@@ -50,6 +50,13 @@ def test_a_long_clip_that_fits_is_not_refused_while_it_is_as_long_as_a_short_one
         replace(tight, capacity=1_000_000).check_growing(2000)
 
 
+def test_of_a_selector_the_whole_clip_must_fit() -> None:
+    budget = replace(SEVEN, config=preset("bimba-7b"), pieces=False, free=8 << 30)
+    with pytest.raises(UsageError, match=r"64 frames take 1\d\.\d GiB beside the model, and 8\.0 are free") as error:
+        budget.check(64)
+    budget.check(named(error.value))
+
+
 def test_where_nothing_fits_no_number_is_named() -> None:
     with pytest.raises(UsageError, match=r"1 frames take .* are free: end other programs\.$"):
         replace(SEVEN, free=1 << 20).check(1)

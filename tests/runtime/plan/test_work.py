@@ -6,7 +6,8 @@ import pytest
 
 from storm_edge.export.checkpoint.shapes import TensorShapes, language_shapes, temporal_shapes, vision_shapes
 from storm_edge.runtime.config.presets import PRESETS, preset
-from storm_edge.runtime.plan import memory, work
+from storm_edge.runtime.machine.targets import target
+from storm_edge.runtime.plan import PlanOptions, make_plan, memory, work
 
 
 def elements(shapes: TensorShapes, *parts: str) -> int:
@@ -90,3 +91,17 @@ def test_chunks_cost_a_sweep_of_one_direction_without_its_large_products() -> No
     assert sum(w.flops for w in work.temporal_work(one, 128, "fp16", pieces=True)) == sum(
         w.flops for w in work.temporal_work(one, 128, "fp16")
     )
+
+
+def test_a_selector_scans_its_queries_too_and_never_goes_in_chunks() -> None:
+    config = preset("bimba-7b")
+    plain = config.model_copy(update={"temporal": config.temporal.model_copy(update={"queries": False})})
+    assert config.scanned_tokens(64) == 64 * (729 + 196) == 59_200
+    assert plain.scanned_tokens(64) == 64 * 729
+    made = memory.temporal_activations(config, 64, "fp32", pieces=False)
+    assert made == 59_200 * (2 * 3584 + 6 * 7168) * 4
+    cpu = target("cpu")
+    planned = make_plan(config, cpu, None, PlanOptions(64, "fp32", "fp32"))
+    assert planned.stages["temporal"].activations == made
+    cut = make_plan(plain, cpu, None, PlanOptions(64, "fp32", "fp32"))
+    assert cut.stages["temporal"].activations < made / 10

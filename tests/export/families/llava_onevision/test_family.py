@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from llava_encoding import encoded, pixels
 from llava_models import CHAT_TEMPLATE, SIDE, VOCABULARY, Model, random_llava, save_as_authors, save_as_transformers
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
@@ -17,17 +18,13 @@ from transformers import AutoTokenizer
 from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
-from storm_edge.export.families import sections
 from storm_edge.export.families.recognise import open_checkpoint
-from storm_edge.export.network.load import load_line_end, load_temporal, load_vision
 from storm_edge.runtime.answer.pipeline import Pipeline, load
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import CheckpointError
-from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message, Prompt
-from storm_edge.runtime.llm.splice import SplicedPrompt, flatten_visual
+from storm_edge.runtime.llm.splice import SplicedPrompt
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.sessions.device import HOST
 
 QUESTION = "What happens in this video?"
 VIDEO_ID = VOCABULARY - 1  # stands for visual tokens in transformers' prompt; no text has it
@@ -48,23 +45,6 @@ def pipeline(checkpoint: Path) -> Pipeline:
     return load(checkpoint.parent / "bundle")
 
 
-def encoded(root: Path, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The rows of the prompt that a checkpoint makes of frames."""
-    _, opened = open_checkpoint(root)
-    config, line_end = opened.config, load_line_end(opened)
-    visual = load_temporal(opened, config)(load_vision(opened)(torch.from_numpy(frames))[None])
-    token = None if line_end is None else config.llm.vocab_size
-    rows = flatten_visual(HOST, lambda _: line_end.numpy()[None], visual.numpy(), Newline.of(config, token))
-    assert len(rows) == config.visual_tokens(len(frames))
-    return np.asarray(rows)
-
-
-def pixels(frames: NDArray[np.uint8], mean: float | list[float] = 0.5, std: float | list[float] = 0.5) -> torch.Tensor:
-    """(1, T, 3, H, W), rescaled and normalised as the video processor does."""
-    scaled = torch.from_numpy(frames).float() / 255
-    return ((scaled - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)[None]
-
-
 def expected(model: Model, prompt: Prompt, frames: torch.Tensor, rows: int) -> tuple[NDArray[np.float32], list[int]]:
     """transformers' logits (STEPS, vocabulary) and the tokens that it chooses."""
     model.config.video_token_index = VIDEO_ID
@@ -80,14 +60,6 @@ def expected(model: Model, prompt: Prompt, frames: torch.Tensor, rows: int) -> t
         return_dict_in_generate=True,
     )
     return torch.stack(made.logits)[:, 0].numpy(), made.sequences[0, -STEPS:].tolist()
-
-
-@pytest.fixture
-def small_tower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tower of the random model's size under the name that `save_as_authors` writes."""
-    small = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "image_size": SIDE, "patch_size": 14}
-    # The authors' code removes the last block, and its weights with it.
-    monkeypatch.setitem(sections.TOWERS, "siglip-small", small | {"num_hidden_layers": 4})
 
 
 def test_logits_and_tokens_are_those_of_transformers(pipeline: Pipeline) -> None:
