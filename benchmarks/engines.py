@@ -121,7 +121,12 @@ def pieces(bundle: Bundle) -> list[Form]:
     names, _ = cut(bundle, form)
     first = [name for name in names if name.partition(".")[0] in ("0", name)]
     return [
-        replace(form, words=f"{form.words}, {name}", piece=name, plugin=plugin and name not in ("enter", "pool"))
+        replace(
+            form,
+            words=f"{form.words}, {name}",
+            piece=name,
+            plugin=plugin and name.rpartition(".")[2] not in ("enter", "pool"),
+        )
         for name in first
     ]
 
@@ -162,9 +167,8 @@ def report(title: str, bundle: Bundle, folder: Path) -> None:
     """Print one model's tables."""
     print(f"\n## {title}\n")
     table(bundle, folder, forms())
-    print(
-        f"\nThe pieces that long clips go through the temporal encoder in, {chunk_frames(bundle.config)} frames at a time:\n"
-    )
+    frames = chunk_frames(bundle.config)
+    print(f"\nThe pieces that long clips go through the temporal encoder in, {frames} frames at a time:\n")
     table(bundle, folder, pieces(bundle))
     print("\nThe memory of a context before and now, and what makes the difference; SM 89:\n")
     print("| graph | shapes | engine | context |\n|---|---|---|---|")
