@@ -1,7 +1,7 @@
 """What `storm batch` does with a library of the demo's clips: speed, kills, damaged videos, a cluster that loses nodes.
 
     python benchmarks/library.py make FOLDER -n 2000            # the clips, and table.jsonl
-    python benchmarks/library.py speed BUNDLE FOLDER            # against a loop of `storm run` and one Python process
+    python benchmarks/library.py speed BUNDLE FOLDER            # against Ray, one Python process, a loop of `storm run`
     python benchmarks/library.py kills BUNDLE FOLDER -n 100     # the run and its workers, killed at random
     python benchmarks/library.py damaged BUNDLE FOLDER          # one clip in twenty cut, emptied or overwritten
     python benchmarks/library.py ray BUNDLE FOLDER              # three nodes; a node, a worker and a driver killed
@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,18 @@ def speed(bundle: Path, folder: Path, scratch: Path, number: int | None) -> Iter
     held = answers(scratch / "out")
     right = sum(held[row["video"]][0] == row["truth"] for row in rows)
     yield {"what": "storm batch", "clips": len(rows), "a_second": len(rows) / took, "right": right} | watch.report()
+    if find_spec("ray") is not None:
+        start = time.perf_counter()
+        command = batch(bundle, table, scratch / "on-ray", "--ray", "auto")
+        subprocess.run(
+            command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+        )
+        assert answers(scratch / "on-ray") == held
+        yield {
+            "what": "storm batch --ray auto",
+            "clips": len(rows),
+            "a_second": len(rows) / (time.perf_counter() - start),
+        }
     few = rows[:200]
     start = time.perf_counter()
     pipeline = load(bundle)
