@@ -53,6 +53,8 @@ _SECONDS = click.FloatRange(0, 86400)
     "--media-root", multiple=True, type=click.Path(path_type=Path), help="Folder of file:// URLs; repeatable."
 )
 @click.option("--allow-url-host", multiple=True, help="Host that videos may be fetched from; repeatable.")
+@click.option("--allow-source", multiple=True, help="Camera, URL or folder that clients may watch; repeatable.")
+@click.option("--streams", type=click.IntRange(0, 1000), default=4, show_default=True, help="Live videos at a time.")
 @click.option("--allow-host", multiple=True, help="Name by which this server may be called; repeatable.")
 @click.option("--cors-origin", multiple=True, help="Origin of web pages that may ask, e.g. https://a.org; repeatable.")
 @click.option("--max-frames", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Of one video.")
@@ -79,6 +81,8 @@ def command(
     insecure: bool,
     media_root: tuple[Path, ...],
     allow_url_host: tuple[str, ...],
+    allow_source: tuple[str, ...],
+    streams: int,
     allow_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
     max_frames: int,
@@ -117,6 +121,8 @@ def command(
         keys=keys,
         media_roots=media_root,
         url_hosts=allow_url_host,
+        live_sources=allow_source,
+        streams=streams,
         origins=cors_origin,
         hosts=(*(name.lower() for name in allow_host), host, "localhost", "127.0.0.1", "::1")
         if allow_host or (local and not keys)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import math
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,30 +28,40 @@ def fetch(url: str, hosts: Sequence[str], most: int, into: IO[bytes], deadline: 
 
     `deadline` is a moment of time.monotonic().
     """
-    parts = _allowed(url, hosts, param)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    if deadline <= time.monotonic():
-        raise _late(param)
     try:
-        with socket.create_connection((public_address(host, port), port), timeout=_QUIET) as plain:
-            secure = parts.scheme == "https"
-            stream = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
-            with stream:
-                connection = http.client.HTTPConnection(host, port)
-                connection.sock = stream
-                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-                connection.request("GET", target, headers={"Accept-Encoding": "identity"})
-                answer = connection.getresponse()
-                if answer.status != 200:  # a redirect too: it would lead to where nobody allowed
-                    raise _refused(f"the host answered {answer.status}", param)
-                _copy(answer, stream, into, most, deadline, param)
+        with answered(url, hosts, param, deadline) as (answer, stream):
+            _copy(answer, stream, into, most, deadline, param)
     except (OSError, http.client.HTTPException, ValueError) as e:
         raise _refused("the host cannot be reached, or broke off", param) from e
     into.seek(0)
 
 
-def _allowed(url: str, hosts: Sequence[str], param: str) -> SplitResult:
+@contextmanager
+def answered(
+    url: str, hosts: Sequence[str], param: str, deadline: float = math.inf
+) -> Iterator[tuple[http.client.HTTPResponse, socket.socket]]:
+    """What a URL on one of `hosts` answers, and the connection; raises RequestError, OSError, HTTPException."""
+    parts = check_url(url, hosts, param)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if deadline <= time.monotonic():
+        raise _late(param)
+    with socket.create_connection((public_address(host, port), port), timeout=_QUIET) as plain:
+        secure = parts.scheme == "https"
+        stream = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
+        with stream:
+            connection = http.client.HTTPConnection(host, port)
+            connection.sock = stream
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("GET", target, headers={"Accept-Encoding": "identity"})
+            answer = connection.getresponse()
+            if answer.status != 200:  # a redirect too: it would lead to where nobody allowed
+                raise _refused(f"the host answered {answer.status}", param)
+            yield answer, stream
+
+
+def check_url(url: str, hosts: Sequence[str], param: str) -> SplitResult:
+    """The parts of a URL whose host is one of `hosts`; raises RequestError."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises ValueError for one that is none

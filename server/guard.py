@@ -20,6 +20,7 @@ from storm_edge.server.settings import MIB, Settings
 log = logging.getLogger(__name__)
 
 OPEN = ("/", "/health", "/ready")  # without a key
+POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
 PATIENCE = 30.0  # seconds for the next bytes of a request
 _FORM = MIB  # bytes of an upload beside its file
 _BODIES = 4  # largest requests that are held at a time
@@ -45,7 +46,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._pass_socket(scope, receive, send)
             return
         start, status = time.monotonic(), 499
 
@@ -70,6 +71,15 @@ class Guard:
             self._metrics.requests.labels(path, str(status)).inc()
             log.info("%s %s %d %.0f ms", scope["method"], path, status, 1000 * (time.monotonic() - start))
 
+    async def _pass_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check(scope, self._settings.max_body)
+        except RequestError as e:
+            await receive()
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": e.message})
+            return
+        await self._app(scope, receive, send)
+
     def hold(self, count: int) -> None:
         """Take room for more bytes of requests; raises HTTPException where too many are held already."""
         if self._held + count > _BODIES * self._settings.max_body:
@@ -91,7 +101,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin not in settings.origins and _split(origin).netloc != host:
             raise RequestError(403, "pages of other origins may not ask here (--cors-origin).", "wrong_origin")
-        preflight = scope["method"] == "OPTIONS" and origin is not None
+        preflight = scope.get("method") == "OPTIONS" and origin is not None
         if self._keys and scope["path"] not in OPEN and not preflight and not self._known(headers):
             raise RequestError(
                 401,

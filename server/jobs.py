@@ -11,6 +11,7 @@ from storm_edge.runtime.llm.prompt import Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.server.errors import RequestError
 from storm_edge.server.sources import Source
+from storm_edge.server.streams import LiveClip
 from storm_edge.server.video_cache import EncodedVideo, VideoKey
 
 
@@ -53,7 +54,7 @@ class Job:
     """A question about a video. `tell` is called from the server's threads, and last with Ended or Failed."""
 
     whose: Hashable  # takes turns with others
-    source: Source
+    source: Source | LiveClip
     key: VideoKey
     messages: list[Message]
     options: SamplingOptions

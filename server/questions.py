@@ -19,6 +19,7 @@ from storm_edge.server.schema import (
     VideoPart,
 )
 from storm_edge.server.sources import Source, Sources
+from storm_edge.server.streams import STREAM, LiveClip, Streams
 
 Media = VideoPart | ImagePart | FramesPart
 
@@ -33,9 +34,18 @@ class Question:
     sampling: Sampling
     options: SamplingOptions
 
-    def open(self, sources: Sources) -> Source:
+    def open(self, sources: Sources, streams: Streams) -> Source | LiveClip:
         """The video; raises RequestError."""
         if isinstance(self.media, VideoPart):
+            if self.media.video_url.url.startswith(STREAM):
+                if self.sampling != Sampling():
+                    raise RequestError(
+                        400,
+                        "the frames of a stream were chosen when it was made: leave fps, frames and sample out.",
+                        "unsupported_parameter",
+                        self.param,
+                    )
+                return streams.clip(self.media.video_url.url.removeprefix(STREAM), self.param)
             return sources.video(self.media.video_url.url, self.param)
         if isinstance(self.media, ImagePart):
             return sources.images([self.media.image_url.url], self.param)

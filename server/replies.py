@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storm_edge.runtime.answer.answer import AnswerStats
+from storm_edge.runtime.answer.watch import Moment
 from storm_edge.server.jobs import Begun
 
 VIDEO_STAGES = ("video decode", "vision", "temporal")
@@ -71,6 +72,8 @@ class Reply:
             "video_cached": begun.cached,
             "timestamps": encoded.video.timestamps.tolist(),
         }
+        if encoded.moment is not None:
+            said["live"] = live(encoded.moment)
         if self.with_frames:
             said["frames"] = [_data_url(picture) for picture in encoded.pictures]
         return said
@@ -89,6 +92,11 @@ class Reply:
 
     def _base(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+def live(moment: Moment) -> dict[str, Any]:
+    """What an answer about a live video was about: how old its newest frame was, and how many there were."""
+    return {"age": round(moment.age, 3), "seen": moment.seen, "dropped": moment.dropped, "lost": bool(moment.lost)}
 
 
 def event(content: dict[str, Any]) -> bytes:

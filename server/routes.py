@@ -19,6 +19,7 @@ from storm_edge.server.questions import understand
 from storm_edge.server.replies import Reply
 from storm_edge.server.schema import ChatRequest
 from storm_edge.server.service import Service
+from storm_edge.server.stream_routes import stream_routes
 from storm_edge.server.uploads import receive
 from storm_edge.server.video_cache import VideoKey
 
@@ -58,7 +59,7 @@ def routes(service: Service) -> APIRouter:
         question = understand(body, settings.max_frames)
         if settings.log_prompts:
             log.info("asked: %r", question.messages[-1].text)
-        source = await run_in_threadpool(question.open, service.sources)
+        source = await run_in_threadpool(question.open, service.sources, service.streams)
         who = body.user or (request.client.host if request.client is not None else "", source.digest)
         key = VideoKey(source.digest, question.sampling)
         coming = events(
@@ -75,6 +76,8 @@ def routes(service: Service) -> APIRouter:
             return await whole(reply, begun, coming)
         with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         return Stream(reply, begun, coming, with_usage, settings.timeout)
+
+    router.include_router(stream_routes(service))
 
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:

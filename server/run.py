@@ -49,6 +49,7 @@ def run(service: Service, bound: socket.socket, drain: float, started: Callable[
         proxy_headers=False,
         lifespan="off",
         limit_concurrency=CONNECTIONS,
+        ws_max_size=1 << 12,  # a listener has nothing to say
         timeout_graceful_shutdown=1,
     )
     server = _Server(config, service, drain, started)

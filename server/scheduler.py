@@ -22,6 +22,7 @@ from storm_edge.server.fair_queue import FairQueue
 from storm_edge.server.jobs import Begun, Ended, Event, Failed, Job, Piece
 from storm_edge.server.metrics import Metrics
 from storm_edge.server.settings import Settings
+from storm_edge.server.streams import LiveClip
 from storm_edge.server.video_cache import EncodedVideo, VideoCache
 
 AHEAD = 2
@@ -144,7 +145,9 @@ class Scheduler:
             self._to_answer.put(job.whose, job)
 
     def _encode(self, job: Job) -> EncodedVideo:
-        """Decode in a child, and run vision and temporal encoder on what comes."""
+        """Decode in a child, and run vision and temporal encoder on what comes; of a live video, the latter alone."""
+        if isinstance(job.source, LiveClip):
+            return job.source.encoded()
         encoder, settings = self.engine.encoder, self._settings
         pictures: list[bytes] = []
         decode = DecodeJob(

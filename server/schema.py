@@ -20,7 +20,7 @@ class _Strict(BaseModel):
 
 
 class Url(_Strict):
-    """A data: URL, a file:// URL under a media root, or the id of an uploaded file."""
+    """A data: URL, a file:// URL under a media root, the id of an uploaded file, or stream: and the id of a stream."""
 
     url: str
     detail: Literal["auto"] | None = None
@@ -131,6 +131,15 @@ class ChatRequest(_Strict):
     response_format: TextFormat | None = None
     modalities: list[Literal["text"]] | None = None
     store: Literal[False] | None = None
+
+
+class StreamRequest(_Strict):
+    """A live video to watch: its frames, `fps` a second, of which an answer is about the last `window`."""
+
+    source: Annotated[str, Field(min_length=1, max_length=4096)]
+    fps: Annotated[float, Field(gt=0, le=60)] = 2
+    window: Annotated[int, Field(ge=1)] = 64
+    sample: Sample | None = None
 
 
 # Fields in which a client may only say that it asks for nothing.

@@ -9,10 +9,12 @@ from storm_edge.runtime.answer.pipeline import Pipeline
 from storm_edge.server.decoder import Decoder
 from storm_edge.server.engine import Engine
 from storm_edge.server.files import FileStore
+from storm_edge.server.live_sources import LiveSources
 from storm_edge.server.metrics import Metrics
 from storm_edge.server.scheduler import Scheduler
 from storm_edge.server.settings import Settings
 from storm_edge.server.sources import Sources
+from storm_edge.server.streams import Streams
 
 
 class Service:
@@ -23,13 +25,16 @@ class Service:
         self.metrics = Metrics()
         self.files = FileStore(settings.storage)
         self.sources = Sources(settings, self.files)
-        self.scheduler = Scheduler(Engine(pipeline, settings.parallel), Decoder(), settings, self.metrics)
+        decoder, engine = Decoder(), Engine(pipeline, settings.parallel)
+        self.scheduler = Scheduler(engine, decoder, settings, self.metrics)
+        self.streams = Streams(engine, LiveSources(settings, self.sources, decoder, self.files), settings)
         self.tokens_per_frame = pipeline.bundle.config.tokens_per_frame
         self._begun = int(time.time())
         cache = self.scheduler.cache
         self.metrics.watch("questions", "Questions that wait or are answered.", lambda: self.scheduler.count)
         self.metrics.watch("video_cache_bytes", "Bytes of encoded videos.", lambda: cache.size)
         self.metrics.watch("video_cache_videos", "Encoded videos.", lambda: len(cache))
+        self.metrics.watch("streams", "Live videos that are watched.", lambda: len(self.streams))
         self.metrics.watch("upload_bytes", "Bytes of uploaded files.", lambda: self.files.taken)
 
     def start(self) -> None:
@@ -38,6 +43,7 @@ class Service:
 
     def close(self) -> None:
         """End all answers, and remove the uploads."""
+        self.streams.close()
         self.scheduler.close()
         self.files.close()
 

@@ -92,7 +92,7 @@ class Sources:
         if scheme == "data":
             return self._of_data(url, param)
         if scheme == "file":
-            return self._of_root(url, param)
+            return self.of_root(url, param)
         if scheme in ("http", "https"):
             file = Scratch(self._files)
             try:
@@ -126,7 +126,8 @@ class Sources:
         file.seek(0)
         return file
 
-    def _of_root(self, url: str, param: str) -> IO[bytes]:
+    def of_root(self, url: str, param: str) -> IO[bytes]:
+        """The file that a file:// URL names under a media root; raises RequestError."""
         try:
             parts = urlsplit(url)
             path = unquote(parts.path, errors="surrogateescape")

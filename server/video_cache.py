@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from storm_edge.runtime.answer.chunked import bytes_of
 from storm_edge.runtime.answer.pipeline import Video
+from storm_edge.runtime.answer.watch import Moment
 from storm_edge.server.decode_job import Sampling
 
 
@@ -21,10 +22,14 @@ class VideoKey:
 
 @dataclass(frozen=True)
 class EncodedVideo:
-    """A video as the language model takes it, and small pictures (JPEG) of the frames that were looked at."""
+    """A video as the language model takes it, and small pictures (JPEG) of the frames that were looked at.
+
+    Of a live video, `moment` says what it is about.
+    """
 
     video: Video
     pictures: tuple[bytes, ...]
+    moment: Moment | None = None
 
     @property
     def size(self) -> int:

@@ -83,6 +83,11 @@ class Watch:
 
         Raises VideoError where no frame has come yet, UsageError, and what ended the watch.
         """
+        clip, moment = self.clip()
+        return clip.ask(question, options), moment
+
+    def clip(self) -> tuple[Asked, Moment]:
+        """The last frames as an encoded video, and what they are; raises what `ask` raises."""
         with self._changed:
             self._raise_failure()
             if not len(self._ring):
@@ -101,7 +106,7 @@ class Watch:
             idle = Stopwatch(self._encoders.vision_session.device)
             frames = EncodedFrames(tokens, moment.timestamps, 0, time.perf_counter() - begun, idle)
             self._clip = moment.seen, self._open(frames)
-        return self._clip[1].ask(question, options), moment
+        return self._clip[1], moment
 
     def wait(self, frames: int = 1, timeout: float | None = None) -> bool:
         """Wait until so many frames were looked at since the beginning; False where they were not in so many seconds,
@@ -111,6 +116,12 @@ class Watch:
             self._changed.wait_for(lambda: self._ring.added >= frames or self._ended, timeout)
             self._raise_failure()
             return self._ring.added >= frames
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Frames that were looked at, and those dropped."""
+        with self._changed:
+            return self._ring.added, self._dropped
 
     @property
     def lost(self) -> str:

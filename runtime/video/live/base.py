@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from av import VideoFrame
 
@@ -14,6 +14,7 @@ from storm_edge.runtime.video.sampling import Shot
 LiveShots = Iterator[Shot[VideoFrame]] | Iterator[Shot[Pixels]]
 
 
+@runtime_checkable
 class LiveSource(Protocol):
     """Something that shows frames as they happen. `returns`: after its end it may be opened again."""
 

@@ -15,11 +15,12 @@ from storm_edge.runtime.video.live.stream import GrowingFile, LivePipe, LiveStre
 from storm_edge.runtime.video.opening import check_file
 from storm_edge.runtime.video.resizing import Pixels
 
-WatchedSource = str | os.PathLike[str] | IO[bytes] | Iterable[tuple[float, Pixels]]
+WatchedSource = str | os.PathLike[str] | IO[bytes] | Iterable[tuple[float, Pixels]] | LiveSource
 
 
 def live_source(source: WatchedSource, size: int, follow: bool = False) -> LiveSource:
-    """A URL, `-` (standard input), a device, a folder, a file, an open pipe, or an iterable of (seconds, frame).
+    """A URL, `-` (standard input), a device, a folder, a file, an open pipe, an iterable of (seconds, frame),
+    or a LiveSource.
 
     A file is played, or where it is to be followed, read as it grows.
     Raises VideoError for a path that leads to none of them, UsageError for anything else.
@@ -29,6 +30,8 @@ def live_source(source: WatchedSource, size: int, follow: bool = False) -> LiveS
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         return LivePipe(0) if name == "-" else LiveStream.of_url(name) if "://" in name else _local(Path(name), size)
+    if isinstance(source, LiveSource):
+        return source
     if hasattr(source, "fileno"):
         return LivePipe(source.fileno(), source)
     if not isinstance(source, Iterable):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 import av
@@ -40,7 +40,7 @@ _PATIENCE = 5.0  # seconds for opening, and between two packets
 _POLL = 0.05  # seconds between two looks at the end of a file
 _PACKET, _JOINED = 188, 4 << 20  # bytes of a packet of MPEG-TS (ISO 13818-1), and of the end of a file of them
 # Little is looked at before the first frame is shown: bytes, and microseconds.
-_OPENING = {"probesize": "500000", "analyzeduration": "1000000"}
+_OPENING = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ class LivePipe:
 
     def shots(self, stopped: threading.Event) -> Iterator[Shot[VideoFrame]]:
         """See LiveSource."""
-        options = {"protocol_whitelist": "none", "format_whitelist": _FORMATS}
-        return _shots(_Pipe(self.descriptor, stopped), str(self), stopped, options)
+        return shots_of(_Pipe(self.descriptor, stopped), str(self), stopped)
 
     def __str__(self) -> str:
         return "the pipe"
@@ -117,10 +116,9 @@ class GrowingFile:
 
     def shots(self, stopped: threading.Event) -> Iterator[Shot[VideoFrame]]:
         """See LiveSource."""
-        options = {"protocol_whitelist": "none", "format_whitelist": _FORMATS}
         try:
             with self.path.open("rb", buffering=0) as file:
-                yield from _shots(_Growing(self.path, file, stopped), str(self), stopped, options)
+                yield from shots_of(_Growing(self.path, file, stopped), str(self), stopped)
         except OSError as error:
             raise VideoError(f"cannot read {self.path} ({error.strerror}): check the file.") from error
 
@@ -162,6 +160,18 @@ class _Pipe:
             if select.select([self._descriptor], [], [], 0.1)[0]:
                 return os.read(self._descriptor, size)
         return b""
+
+
+class Reader(Protocol):
+    """Bytes of a stream as they come; none at its end."""
+
+    def read(self, size: int) -> bytes:
+        """At most so many; raises OSError."""
+
+
+def shots_of(reader: Reader, name: str, stopped: threading.Event) -> Iterator[Shot[VideoFrame]]:
+    """The frames of a stream that somebody else reads; nothing but that is opened. Raises VideoError."""
+    return _shots(reader, name, stopped, {"protocol_whitelist": "none", "format_whitelist": _FORMATS})
 
 
 def _shots(
