@@ -131,6 +131,12 @@ class ReductionConfig(Section):
         return self
 
 
+class PromptConfig(Section):
+    """What stands in a prompt beside the video and the question."""
+
+    times: bool = Field(default=False, description="say when the frames are, as LLaVA-Video's training did")
+
+
 class LanguageConfig(Section):
     """The Qwen2 or dense Qwen3 language model; field names are Hugging Face's but for two. Defaults: Qwen2-7B.
 

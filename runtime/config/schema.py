@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from storm_edge.runtime.config.parts import LanguageConfig as LanguageConfig
+from storm_edge.runtime.config.parts import PromptConfig as PromptConfig
 from storm_edge.runtime.config.parts import ReductionConfig as ReductionConfig
 from storm_edge.runtime.config.parts import Section
 from storm_edge.runtime.config.parts import TemporalConfig as TemporalConfig
@@ -40,6 +41,7 @@ class StormConfig(Section):
     temporal: TemporalConfig = Field(default_factory=TemporalConfig)
     reduction: ReductionConfig = Field(default_factory=ReductionConfig)
     llm: LanguageConfig = Field(default_factory=LanguageConfig)
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
 
     @property
     def d_inner(self) -> int:
