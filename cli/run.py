@@ -25,6 +25,7 @@ _DECODER = "What decodes a video file: the processor, or the GPU, for engines wh
 @click.option("--frames", type=int, help="Frames to look at, spread evenly; default: at most 32.")
 @click.option("--fps", type=float, help="Frames a second to look at, instead of --frames.")
 @click.option("--sample", type=int, help="Keep every N-th pooled frame.")
+@click.option("--times/--no-times", default=None, help="Say when the frames are; default: as the model was trained.")
 @video_options
 @click.option("--decoder", type=click.Choice(["pyav", "nvdec"]), default="pyav", show_default=True, help=_DECODER)
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Length limit of the answer.")
@@ -48,6 +49,7 @@ def command(
     frames: int | None,
     fps: float | None,
     sample: int | None,
+    times: bool | None,
     snap: float | None,
     skip_still: int,
     decoder: str,
@@ -79,6 +81,8 @@ def command(
         pipeline = load(
             bundle, engine, threads=threads, check=not no_check, trust_engines=trust_engines, progress=step.detail
         )
+        if times is not None:
+            pipeline.times = times
         step("encode video")
         opened = pipeline.open(
             video, frames=frames, fps=fps, sample=sample, snap=snap, skip_still=skip_still, decoder=decoder

@@ -82,7 +82,6 @@ COVERED_BY = {
     "export/families/sections.py": "export/families/llava_onevision/test_family.py",
     "export/families/storm/family.py": "export/families/test_recognise.py",
     "export/families/tensors.py": "export/families/test_recognise.py",
-    "export/network/language.py": "export/trace/test_decoder.py",
     "export/build/device_command.py": "export/build/tensorrt/test_build.py",
     "export/build/decoder_tensors.py": "export/build/tensorrt_llm/test_checkpoint.py",
     "export/build/language.py": "export/build/tensorrt_llm/test_build.py",

@@ -15,7 +15,7 @@ from transformers import Qwen2ForCausalLM
 
 from storm_edge.demo.palette import COLOURS, MOVES, SHAPES
 from storm_edge.demo.training.kernels import conv, scan
-from storm_edge.export.network.language import qwen2_config
+from storm_edge.export.network.language import transformers_config
 from storm_edge.export.network.temporal import MambaMixer, TemporalEncoder
 from storm_edge.export.network.vision import VisionEncoder
 from storm_edge.runtime.config.schema import StormConfig
@@ -84,7 +84,7 @@ class StormModel(nn.Module):
             mixer = TrainingMixer(config)
             mixer.initialize()
             layer.mixer = mixer
-        self.llm = Qwen2ForCausalLM(qwen2_config(config.llm))
+        self.llm = Qwen2ForCausalLM(transformers_config(config.llm))
         self.heads = nn.ModuleDict({n: nn.Linear(config.llm.hidden_size, k) for n, (k, _) in AUXILIARY.items()})
 
     def see(self, frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parts of a checkpoint from where they were trained: Hugging Face's SigLIP and Qwen2, mamba_ssm state dicts."""
+"""Parts of a checkpoint from where they were trained: Hugging Face's SigLIP, Qwen2 and Qwen3, mamba_ssm state dicts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def import_vision(folder: Path, config: StormConfig) -> tuple[StormConfig, Tenso
 
 
 def import_language(folder: Path, config: StormConfig) -> tuple[StormConfig, Tensors]:
-    """A Qwen2 folder: `config` with its sizes, and the language model's tensors."""
+    """A Qwen2 or Qwen3 folder: `config` with its sizes, and the language model's tensors."""
     found = read_json(folder / "config.json", _ADVICE)
     config = _with_section(config, "llm", plain_qwen2(found, folder), folder)
     weights = Weights.open(folder)
@@ -53,13 +53,21 @@ def import_language(folder: Path, config: StormConfig) -> tuple[StormConfig, Ten
 
 
 def plain_qwen2(found: Mapping[str, Any], where: Path) -> Mapping[str, Any]:
-    """What a configuration of transformers says of a Qwen2 or Qwen2.5; raises CheckpointError for another model."""
-    if found.get("model_type") != "qwen2":
-        raise CheckpointError(f"{where} holds a model of type {found.get('model_type')!r}: give a Qwen2 folder.")
+    """What a configuration of transformers says of a Qwen2, Qwen2.5 or dense Qwen3, in the fields of LanguageConfig.
+
+    Raises CheckpointError for another model.
+    """
+    kind = found.get("model_type")
+    if kind not in ("qwen2", "qwen3"):
+        raise CheckpointError(f"{where} holds a model of type {kind!r}: give a Qwen2 or a dense Qwen3 folder.")
+    if kind == "qwen3" and found.get("attention_bias"):
+        raise CheckpointError(f"{where} has attention_bias, which no published Qwen3 has: give one without.")
     rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default" or found.get("use_sliding_window"):
-        raise CheckpointError(f"{where} has scaled rotary embeddings or a sliding window: give a plain Qwen2.")
-    return {"rope_theta": rope.get("rope_theta"), **found}
+        raise CheckpointError(f"{where} has scaled rotary embeddings or a sliding window: give a plain Qwen2 or Qwen3.")
+    # What transformers takes for a Qwen3 that says nothing; a Qwen2's heads have no width of their own.
+    own = {"head_width": found.get("head_dim") or 128} if kind == "qwen3" else {}
+    return {"rope_theta": rope.get("rope_theta"), **found, "architecture": kind, **own}
 
 
 def import_temporal(file: Path, config: StormConfig) -> Tensors:

@@ -74,8 +74,8 @@ def temporal_shapes(config: StormConfig) -> TensorShapes:
 
 
 def language_shapes(llm: LanguageConfig) -> TensorShapes:
-    """Qwen2's tensors, Hugging Face names."""
-    width, heads, kv = llm.hidden_size, llm.num_attention_heads * llm.head_dim, llm.num_key_value_heads * llm.head_dim
+    """Qwen2's or Qwen3's tensors, Hugging Face names."""
+    width, heads, kv = llm.hidden_size, llm.heads_width, llm.num_key_value_heads * llm.head_dim
     shapes: TensorShapes = {"model.embed_tokens.weight": (llm.vocab_size, width), "model.norm.weight": (width,)}
     if not llm.tie_word_embeddings:
         shapes["lm_head.weight"] = (llm.vocab_size, width)
@@ -84,7 +84,9 @@ def language_shapes(llm: LanguageConfig) -> TensorShapes:
         for norm in ("input_layernorm", "post_attention_layernorm"):
             shapes[f"{layer}.{norm}.weight"] = (width,)
         for projection, outputs in (("q_proj", heads), ("k_proj", kv), ("v_proj", kv)):
-            shapes |= _linear(f"{layer}.self_attn.{projection}", width, outputs)
+            shapes |= _linear(f"{layer}.self_attn.{projection}", width, outputs, bias=not llm.head_norms)
+        for norm in ("q_norm", "k_norm") if llm.head_norms else ():
+            shapes[f"{layer}.self_attn.{norm}.weight"] = (llm.head_dim,)
         shapes |= _linear(f"{layer}.self_attn.o_proj", heads, width, bias=False)
         for projection in ("gate_proj", "up_proj"):
             shapes |= _linear(f"{layer}.mlp.{projection}", width, llm.intermediate_size, bias=False)

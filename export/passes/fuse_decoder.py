@@ -52,8 +52,7 @@ def fuse_decoder(model: onnx.ModelProto, config: LanguageConfig, length: int) ->
     turned = config.head_dim % TURNED_HEADS == 0
     if turned:
         _rotary_tables(graph, config, length, kind)
-    else:
-        graph.initializer.append(numpy_helper.from_array(np.array([0, 0, -1], np.int64), _FLAT))
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 0, -1], np.int64), _FLAT))
     _keep_needed(graph, nodes)
     del graph.value_info[:]  # of tensors that are gone
     for entry in model.opset_import:
@@ -88,18 +87,22 @@ def _fused(
     used_by: dict[str, onnx.NodeProto],
     config: LanguageConfig,
 ) -> list[onnx.NodeProto]:
-    """One GroupQueryAttention from the projections (1, S, heads * head) to the merged heads (1, S, D), and before it
-    what lays out heads that were turned already.
+    """One GroupQueryAttention from the projections (1, S, heads * head) to the merged heads, and before it what lays
+    out heads that were turned or normalised already.
     """
     q, keys, values = attention.input[:3]
     scatters = [_expect(made_by, name, "TensorScatter") for name in (keys, values)]
     heads = [q, scatters[0].input[1]]  # each (1, heads, S, head), turned
     before = [_expect(made_by, name, "RotaryEmbedding").input[0] for name in heads]
-    flat = [
-        _expect(made_by, _expect(made_by, name, "Transpose").input[0], "Reshape").input[0]
-        for name in (*before, scatters[1].input[1])
-    ]
-    turned, nodes = config.head_dim % TURNED_HEADS == 0, list[onnx.NodeProto]()
+    turned, nodes, flat = config.head_dim % TURNED_HEADS == 0, list[onnx.NodeProto](), list[str]()
+    for name in (*before, scatters[1].input[1]):
+        rows = _expect(made_by, name, "Transpose").input[0]  # (1, S, heads, head)
+        if (norm := made_by.get(rows)) is not None and norm.op_type == "RMSNormalization":
+            flat.append(f"{rows}/flat")
+            if turned:
+                nodes.append(helper.make_node("Reshape", [rows, _FLAT], [flat[-1]], name=flat[-1]))
+        else:
+            flat.append(_expect(made_by, rows, "Reshape").input[0])
     if not turned:
         for i, name in enumerate(heads):
             rows, flat[i] = f"{name}/rows", f"{name}/flat"

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Qwen2ForCausalLM
 
+from storm_edge.export.network.language import LanguageModel
 from storm_edge.export.network.temporal import TemporalEncoder
 from storm_edge.export.network.vision import VisionEncoder
 from storm_edge.runtime.llm.newline import Newline
@@ -40,7 +40,7 @@ def record_clips(
     clips: list[ReferenceClip],
     vision: VisionEncoder,
     temporal: TemporalEncoder,
-    llm: Qwen2ForCausalLM,
+    llm: LanguageModel,
     steps: int,
     progress: Callable[[str], None] = lambda _: None,
     forced: Sequence[NDArray[np.int64]] | None = None,
@@ -74,7 +74,7 @@ def record_clips(
         }
 
 
-def _prompt(llm: Qwen2ForCausalLM, clip: ReferenceClip, visual: Tensor) -> Tensor:
+def _prompt(llm: LanguageModel, clip: ReferenceClip, visual: Tensor) -> Tensor:
     """Embeddings of the prompt with the visual tokens spliced in, (1, length, D)."""
     embed = llm.get_input_embeddings()
     before, after = (embed(torch.tensor([ids], dtype=torch.int64)) for ids in (clip.before, clip.after))
@@ -86,7 +86,7 @@ def _prompt(llm: Qwen2ForCausalLM, clip: ReferenceClip, visual: Tensor) -> Tenso
     return torch.cat([before, rows, after], dim=1)
 
 
-def _generate(llm: Qwen2ForCausalLM, embeds: Tensor, steps: int, fed: Tensor | None) -> tuple[Tensor, Tensor]:
+def _generate(llm: LanguageModel, embeds: Tensor, steps: int, fed: Tensor | None) -> tuple[Tensor, Tensor]:
     """Greedy decoding: logits (steps, vocabulary) and the ids they choose (steps,); `fed` goes on with other ids."""
     logits, chosen = [], []
     cache = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from transformers import Qwen2ForCausalLM
 
+from storm_edge.export.network.language import LanguageModel
 from storm_edge.export.network.temporal import TemporalEncoder
 from storm_edge.export.network.vision import VisionEncoder
 from storm_edge.export.reference.record import Arrays, ReferenceClip, record_clips
@@ -19,7 +19,7 @@ def rounding_price(
     rounded: Sequence[Arrays],
     vision: VisionEncoder,
     temporal: TemporalEncoder,
-    llm: Qwen2ForCausalLM,
+    llm: LanguageModel,
     progress: Callable[[str], None] = lambda _: None,
 ) -> RoundingPrice:
     """Run a model of the checkpoint's own weights on the clips whose records of rounded ones are `rounded`; compare.

@@ -1,4 +1,4 @@
-"""The Qwen2 decoder as one ONNX graph, composed straight from a checkpoint's tensors.
+"""The Qwen2 or Qwen3 decoder as one ONNX graph, composed straight from a checkpoint's tensors.
 
 No model is built in PyTorch: the graph is small, and the weights stream from file to file. Initializers keep their
 Hugging Face names; matrices are stored transposed, [in, out], as MatMul takes them and as weight quantizers expect.
@@ -63,7 +63,7 @@ class _Composer:
         ]
         outputs = [_value("logits", TensorProto.FLOAT, [1, 1, config.vocab_size])]
         self.constant("heads.shape", np.array([0, 0, -1, config.head_dim]))
-        self.constant("merged.shape", np.array([0, 0, config.hidden_size]))
+        self.constant("merged.shape", np.array([0, 0, config.heads_width]))
         cos, sin = self.rotary_tables()
         mask = self.causal_mask()
         x = "inputs_embeds"
@@ -117,8 +117,10 @@ class _Composer:
         at = f"model.layers.{i}.self_attn"
         heads = {}
         for name in ("q_proj", "k_proj", "v_proj"):
-            flat = self.linear(f"{at}.{name}", x, bias=True)  # (1, S, heads * head)
+            flat = self.linear(f"{at}.{name}", x, bias=not self.config.head_norms)  # (1, S, heads * head)
             split = self.node("Reshape", f"{at}.{name}.split", [flat, "heads.shape"])  # (1, S, heads, head)
+            if self.config.head_norms and name != "v_proj":
+                split = self.norm(f"{at}.{name[0]}_norm", split)
             heads[name] = self.node("Transpose", f"{at}.{name}.heads", [split], perm=[0, 2, 1, 3])
         q = self.node("RotaryEmbedding", f"{at}.q_rotated", [heads["q_proj"], cos, sin])  # (1, heads, S, head)
         k = self.node("RotaryEmbedding", f"{at}.k_rotated", [heads["k_proj"], cos, sin])  # (1, kv_heads, S, head)
@@ -130,7 +132,7 @@ class _Composer:
             "Attention", f"{at}.mixed", [q, keys, values, mask], softmax_precision=TensorProto.FLOAT
         )  # (1, heads, S, head)
         rows = self.node("Transpose", f"{at}.rows", [mixed], perm=[0, 2, 1, 3])  # (1, S, heads, head)
-        merged = self.node("Reshape", f"{at}.merged", [rows, "merged.shape"])  # (1, S, D)
+        merged = self.node("Reshape", f"{at}.merged", [rows, "merged.shape"])  # (1, S, heads * head)
         return self.linear(f"{at}.o_proj", merged)
 
     def mlp(self, at: str, x: str) -> str:

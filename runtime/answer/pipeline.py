@@ -31,6 +31,7 @@ from storm_edge.runtime.llm.newline import newline_of_model
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.llm.splice import SplicedPrompt
+from storm_edge.runtime.llm.times import with_times
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
 from storm_edge.runtime.video import FrameBatch
@@ -42,10 +43,15 @@ DEFAULT_FRAMES = 32  # what the paper's model was trained with first
 
 
 class Pipeline:
-    """A loaded engine. Make one with `load`."""
+    """A loaded engine. Make one with `load`.
+
+    `times` says whether questions are preceded by the moments of the clip's frames, see `runtime.llm.times`: as the
+    model's config.json has it, unless it is set.
+    """
 
     def __init__(self, bundle: Bundle, record: EngineRecord, stages: Stages, prompt: ChatPrompt):
         self.bundle, self.engine, self.stages, self.prompt = bundle, record, stages, prompt
+        self.times = bundle.config.prompt.times
         self._serials = itertools.count(1)
         self.turns = Turns()
 
@@ -55,6 +61,7 @@ class Pipeline:
         Videos belong to the pipeline that opened them. Raises EngineError where the engine cannot share its weights.
         """
         other = Pipeline(self.bundle, self.engine, self.stages.worker(), self.prompt)
+        other.times = self.times
         other._serials = self._serials  # no two videos of the same weights have one number
         return other
 
@@ -184,7 +191,7 @@ class Pipeline:
         To be called by who holds the pipeline. The video is of a pipeline on the same weights.
         """
         start = time.perf_counter()
-        ids = self.prompt.render(messages)
+        ids = self.prompt.render(with_times(messages, video.timestamps.tolist()) if self.times else messages)
         prompt = SplicedPrompt(ids.before, video.rows, ids.after, video.serial, continues=len(messages) > 1)
         tokens = self.stages.generator.start(prompt, options, self.prompt.eos_ids)
         stats = AnswerStats(

@@ -12,6 +12,7 @@ Width = Annotated[int, Field(gt=0, le=65_536)]  # hidden size [Llama 3.1 405B: 1
 Inner = Annotated[int, Field(gt=0, le=262_144)]  # feed-forward size [Llama 3.1 405B: 53,248]
 Layers = Annotated[int, Field(gt=0, le=512)]  # [Llama 3.1 405B: 126]
 Heads = Annotated[int, Field(gt=0, le=1024)]  # [Llama 3.1 405B: 128]
+HeadWidth = Annotated[int, Field(gt=0, le=4096)]  # [Gemma: 256]
 Pixels = Annotated[int, Field(gt=0, le=8192)]  # side of a frame [SigLIP 2: 512; InternVL's tiles: 448]
 Patch = Annotated[int, Field(gt=0, le=256)]  # side of a patch [ViT: 32]
 Side = Annotated[int, Field(gt=0, le=64)]  # of a pooled block of patches or tokens [STORM: 2]
@@ -130,14 +131,27 @@ class ReductionConfig(Section):
         return self
 
 
-class LanguageConfig(Section):
-    """The Qwen2 language model; field names are Hugging Face's. Defaults: Qwen2-7B."""
+class PromptConfig(Section):
+    """What stands in a prompt beside the video and the question."""
 
+    times: bool = Field(default=False, description="say when the frames are, as LLaVA-Video's training did")
+
+
+class LanguageConfig(Section):
+    """The Qwen2 or dense Qwen3 language model; field names are Hugging Face's but for two. Defaults: Qwen2-7B.
+
+    Qwen3 has RMSNorm over every head of queries and keys in place of their biases, and heads of a width of its own.
+    """
+
+    architecture: Literal["qwen2", "qwen3"] = "qwen2"
     hidden_size: Width = 3584
     intermediate_size: Inner = 18944
     num_hidden_layers: Layers = 28
     num_attention_heads: Heads = 28
     num_key_value_heads: Heads = 4
+    head_width: HeadWidth | None = Field(
+        default=None, description="of one attention head, where it is not hidden_size / num_attention_heads: head_dim"
+    )
     vocab_size: Vocabulary = 152064
     max_position_embeddings: Context = 32768
     rms_norm_eps: Epsilon = 1e-6
@@ -147,11 +161,21 @@ class LanguageConfig(Section):
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+        return self.head_width or self.hidden_size // self.num_attention_heads
+
+    @property
+    def heads_width(self) -> int:
+        """Of all attention heads side by side."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def head_norms(self) -> bool:
+        """Whether queries and keys have norms, and projections no biases."""
+        return self.architecture == "qwen3"
 
     @model_validator(mode="after")
     def _consistent(self) -> LanguageConfig:
-        if self.hidden_size % self.num_attention_heads:
+        if self.head_width is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )

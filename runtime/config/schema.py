@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from storm_edge.runtime.config.parts import LanguageConfig as LanguageConfig
+from storm_edge.runtime.config.parts import PromptConfig as PromptConfig
 from storm_edge.runtime.config.parts import ReductionConfig as ReductionConfig
 from storm_edge.runtime.config.parts import Section
 from storm_edge.runtime.config.parts import TemporalConfig as TemporalConfig
@@ -40,6 +41,7 @@ class StormConfig(Section):
     temporal: TemporalConfig = Field(default_factory=TemporalConfig)
     reduction: ReductionConfig = Field(default_factory=ReductionConfig)
     llm: LanguageConfig = Field(default_factory=LanguageConfig)
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
 
     @property
     def d_inner(self) -> int:
@@ -87,7 +89,7 @@ class StormConfig(Section):
         block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
         direction = channels * (2 * self.dt_rank + 3 * temporal.d_state + temporal.d_conv)
         mixer = 3 * llm.hidden_size * channels + (2 if temporal.bidirectional else 1) * direction
-        heads = 2 * llm.hidden_size + 2 * llm.num_key_value_heads * llm.head_dim
+        heads = 2 * llm.heads_width + 2 * llm.num_key_value_heads * llm.head_dim
         layer = llm.hidden_size * (heads + 3 * llm.intermediate_size)
         tables = (1 if llm.tie_word_embeddings else 2) * llm.vocab_size * llm.hidden_size
         projector = sum(a * b for a, b in pairwise(self.projector_widths))

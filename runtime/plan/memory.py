@@ -44,7 +44,9 @@ def temporal_weights(config: StormConfig, precision: str) -> float:
 def llm_weights(config: StormConfig, precision: str) -> float:
     """The decoder; the embedding table lies on disk and is read row by row, the head is not quantized."""
     m = config.llm
-    return _weights(llm_linears(config), (2 * m.num_hidden_layers + 1) * m.hidden_size, precision)
+    norms = (2 * m.num_hidden_layers + 1) * m.hidden_size
+    norms += 2 * m.num_hidden_layers * m.head_dim if m.head_norms else 0
+    return _weights(llm_linears(config), norms, precision)
 
 
 def embedding(config: StormConfig) -> float:

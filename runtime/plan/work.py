@@ -86,9 +86,9 @@ def temporal_linears(config: StormConfig) -> list[Linear]:
 def llm_linears(config: StormConfig) -> list[Linear]:
     """The decoder's, then its head."""
     m = config.llm
-    heads, kv, layers = m.num_attention_heads * m.head_dim, m.num_key_value_heads * m.head_dim, m.num_hidden_layers
+    heads, kv, layers = m.heads_width, m.num_key_value_heads * m.head_dim, m.num_hidden_layers
     return [
-        Linear(m.hidden_size, heads + 2 * kv, layers, bias=True),
+        Linear(m.hidden_size, heads + 2 * kv, layers, bias=not m.head_norms),
         Linear(heads, m.hidden_size, layers),
         Linear(m.hidden_size, m.intermediate_size, 2 * layers),
         Linear(m.intermediate_size, m.hidden_size, layers),

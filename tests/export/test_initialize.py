@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipMode
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.checkpoint.importers import Imported, import_language, import_temporal, import_vision
 from storm_edge.export.initialize import initialize
-from storm_edge.export.network.language import load_language_state, qwen2_config
+from storm_edge.export.network.language import load_language_state, transformers_config
 from storm_edge.export.network.load import load_temporal, load_vision
 from storm_edge.export.network.temporal import TemporalLayer
 from storm_edge.export.network.visibility import weakest_move
@@ -83,7 +83,7 @@ def test_the_tower_of_a_whole_siglip_model_is_imported(config: StormConfig, tmp_
 
 def test_a_qwen2_folder_is_imported_with_its_sizes(config: StormConfig, tmp_path: Path) -> None:
     llm = config.llm.model_copy(update={"num_hidden_layers": 1, "tie_word_embeddings": False, "rope_theta": 10_000.0})
-    theirs = Qwen2ForCausalLM(qwen2_config(llm))
+    theirs = Qwen2ForCausalLM(transformers_config(llm))
     theirs.save_pretrained(tmp_path / "qwen2")
     config, language = import_language(tmp_path / "qwen2", config)
     assert config.llm == llm
@@ -97,7 +97,7 @@ def test_a_model_that_is_no_plain_qwen2_is_refused(config: StormConfig, tmp_path
     with pytest.raises(CheckpointError, match="rotary embeddings"):
         import_language(tmp_path, config)
     SiglipConfig().save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="model of type 'siglip': give a Qwen2 folder"):
+    with pytest.raises(CheckpointError, match="model of type 'siglip': give a Qwen2 or a dense Qwen3 folder"):
         import_language(tmp_path, config)
 
 

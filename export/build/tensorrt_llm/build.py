@@ -11,7 +11,7 @@ from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.language import COMPILED, Made
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt_llm.compile import build_command, compile_checkpoint, limits, require_compiler
-from storm_edge.export.build.tensorrt_llm.ranks import check_tensor_parallel
+from storm_edge.export.build.tensorrt_llm.ranks import check_architecture, check_tensor_parallel
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import BuildError, TargetError, UsageError
 from storm_edge.runtime.llm.tensorrt_llm_package import PACKAGE, require_package
@@ -28,6 +28,7 @@ def judge(bundle: Bundle, options: BuildOptions, precision: str, machine: Machin
     block = options.int4_block if precision == "int4" else None
     if block is not None and block not in GROUPS:
         raise UsageError(f"--int4-block {block}: TensorRT-LLM has no kernels for it: choose 64 or 128.")
+    check_architecture(bundle.config.llm, "TensorRT-LLM")
     check_tensor_parallel(bundle.config.llm, options.tp, block)
     limits(bundle.config, options.max_frames, options.max_length)
     if machine is None:

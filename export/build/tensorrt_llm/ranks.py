@@ -46,6 +46,15 @@ class Linear:
         return sum(part.shape[1] for part in self.parts), self.parts[0].shape[0]
 
 
+def check_architecture(config: LanguageConfig, runner: str) -> None:
+    """Raise TargetError for a language model whose heads have norms, which neither folder here is written for."""
+    if config.head_norms:
+        raise TargetError(
+            f"the language model is a Qwen3, whose bundle {runner} is not given yet: build for a target or --llm that"
+            " runs it in ONNX Runtime or TensorRT, or give the Hugging Face folder itself to it."
+        )
+
+
 def check_tensor_parallel(config: LanguageConfig, tp: int, group: int | None = None) -> None:
     """Raise TargetError, with the arithmetic, where `tp` ranks cannot share the model; `group` is int4's block."""
     wrong = _obstacle(config, tp, group)

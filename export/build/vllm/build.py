@@ -12,7 +12,7 @@ from pathlib import Path
 from storm_edge.export.build.goal import Goal
 from storm_edge.export.build.language import Made
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.tensorrt_llm.ranks import check_tensor_parallel
+from storm_edge.export.build.tensorrt_llm.ranks import check_architecture, check_tensor_parallel
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, TargetError
 from storm_edge.runtime.llm.vllm_package import RUNNER
@@ -22,6 +22,7 @@ from storm_edge.runtime.machine.probe import Machine
 
 def judge(bundle: Bundle, options: BuildOptions, precision: str, machine: Machine | None) -> None:
     """Raise TargetError for blocks and GPUs that it cannot do."""
+    check_architecture(bundle.config.llm, "vLLM")
     check_tensor_parallel(bundle.config.llm, options.tp, options.int4_block if precision == "int4" else None)
     if machine is not None and len(machine.gpus) < options.tp:
         raise TargetError(

@@ -56,6 +56,7 @@ def config_of_authors(
             "spatial_mode": _POOLINGS[found.get("mm_spatial_pool_mode", "bilinear")],
             "image_newline": newline,
         },
+        "prompt": {"times": bool(found.get("add_time_instruction"))},
         "llm": language({**found, "model_type": "qwen2"}, where),
     }
     return parse_config(data, str(where))

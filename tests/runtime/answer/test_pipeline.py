@@ -16,6 +16,7 @@ from storm_edge.runtime.answer.pipeline import Pipeline, Video
 from storm_edge.runtime.errors import EngineError, UsageError, VideoError
 from storm_edge.runtime.llm.prompt import Message
 from storm_edge.runtime.llm.stepwise import StepwiseGenerator
+from storm_edge.runtime.llm.times import time_instruction
 from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, evaluate
 from storm_edge.runtime.video import read_frames
@@ -107,6 +108,17 @@ def test_an_image_is_one_frame_and_a_short_clip_as_long_as_it_is(pipeline: Pipel
     assert len(pipeline.open(tmp_path / "short.mp4").timestamps) == 5
     assert len(pipeline.open(frames(1)).timestamps) == 1
     assert len(pipeline.open(frames(5), frames=8).timestamps) == 8  # asked for, so given
+
+
+def test_the_times_of_the_frames_stand_before_the_question(bundle: Path) -> None:
+    pipeline = load(bundle)
+    video = pipeline.open(frames(4), timestamps=[0, 1.5, 3, 4.5])
+    plain = video.ask("What?", SHORT).stats.prompt_tokens
+    pipeline.times = True
+    said = f"{time_instruction([0, 1.5, 3, 4.5])}\nWhat?"
+    more = len(pipeline.prompt.encode(said)) - len(pipeline.prompt.encode("What?"))
+    assert video.ask("What?", SHORT).stats.prompt_tokens == plain + more
+    assert pipeline.worker().times
 
 
 def test_sampling_keeps_every_other_pooled_frame(pipeline: Pipeline) -> None:

@@ -116,6 +116,13 @@ def test_line_ends_stand_where_the_authors_code_puts_them(position: str, every: 
 
 
 @pytest.mark.usefixtures("small_tower")
+def test_a_model_that_was_trained_with_times_is_told_them(tmp_path: Path) -> None:
+    for told in (True, False):
+        root = save_as_authors(random_llava(), tmp_path / f"{told}", add_time_instruction=told)
+        assert open_checkpoint(root)[1].config.prompt.times is told
+
+
+@pytest.mark.usefixtures("small_tower")
 def test_average_pooling_drops_the_odd_row_and_column(tmp_path: Path) -> None:
     model = random_llava()
     root = save_as_authors(model, tmp_path / "llava", mm_newline_position="no_token", mm_spatial_pool_mode="average")
