@@ -15,7 +15,7 @@ from storm_edge.runtime.video.reading import rate
 from storm_edge.runtime.video.resizing import Pixels, Resizer
 from storm_edge.runtime.video.sampling import TOLERANCE, Shot
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # seconds before a lost source is opened again; doubled each time
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0  # seconds before a lost source is opened again; doubled each time
 _DISORDER = 1.0  # seconds by which time may fall back without starting anew
 
 
