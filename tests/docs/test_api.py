@@ -32,7 +32,7 @@ def test_the_examples_of_the_api_run_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     examples = blocks("api.md", "python")
-    assert len(examples) == 9
+    assert len(examples) == 10
     for number, example in enumerate(examples):
         exec(compile(example, f"docs/api.md, example {number}", "exec"), names)
     printed = capsys.readouterr().out
