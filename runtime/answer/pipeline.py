@@ -35,10 +35,9 @@ from storm_edge.runtime.llm.times import with_times
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
 from storm_edge.runtime.video import FrameBatch
-from storm_edge.runtime.video.live import Following, WatchedSource, live_source
+from storm_edge.runtime.video.live import Following, WatchedSource, live_source, picture_pixels
 from storm_edge.runtime.video.reading import MAX_FRAMES, VideoSource, whole_number
 
-_PICTURE, _PICTURES = 640 * 480, 64 << 20  # pixels of one that a watch keeps, bytes of all
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
 
 
@@ -162,23 +161,19 @@ class Pipeline:
     ) -> Watch:
         """Follow a live video, and answer about its last `window` frames at any moment; close it at the end.
 
-        `source` is a URL (rtsp, rtmp, http, udp), `-` for standard input, a capture device, a folder that gets images,
-        a file to be played (with `follow`: to be read as it grows), an open pipe, or an iterable of (seconds, uint8
-        [H, W, 3]), which a thread of the watch reads. `fps` frames a second are looked at, or the newest where this
-        machine is slower. With `pictures` each answer's moment has those of its frames, in at most 64 MiB.
-        Raises UsageError, VideoError.
+        `source`: see docs/live.md; with `follow` a file that grows. Pairs of (seconds, frame) are read by a thread. At
+        most `fps` frames a second are looked at; moments have their `pictures`. Raises UsageError, VideoError.
         """
         window = whole_number("window", window, MAX_FRAMES)
-        budget = Budget.of(self.bundle.config, self.stages, self._sampling(sample))
-        budget.check(window)
+        (budget := Budget.of(self.bundle.config, self.stages, self._sampling(sample))).check(window)
         size = self.bundle.config.vision.image_size
 
         def open_clip(encoded: EncodedFrames) -> Video:
             with self.turns.held():
                 return self._video(encoded, budget.sample)
 
-        pixels = min(_PICTURE, _PICTURES // (3 * window)) if pictures else 0
-        return Watch(Following(live_source(source, size, follow), size, fps, pixels), self.stages, window, open_clip)
+        live, pixels = live_source(source, size, follow), picture_pixels(window) if pictures else 0
+        return Watch(Following(live, size, fps, pixels), self.stages, window, open_clip)
 
     def _sampling(self, sample: int | None) -> int:
         if sample is not None and sample < 1:

@@ -2,6 +2,7 @@
 
 from storm_edge.runtime.video.live.base import LiveSource
 from storm_edge.runtime.video.live.following import Following, LiveFrame
+from storm_edge.runtime.video.live.pictures import picture_pixels
 from storm_edge.runtime.video.live.source import WatchedSource, live_source
 
-__all__ = ["Following", "LiveFrame", "LiveSource", "WatchedSource", "live_source"]
+__all__ = ["Following", "LiveFrame", "LiveSource", "WatchedSource", "live_source", "picture_pixels"]

@@ -12,6 +12,13 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.video.resizing import DisplayMatrix, Pixels, display_matrix, upright
 
+_ONE, _ALL = 640 * 480, 64 << 20  # pixels of a picture, bytes of all of a window
+
+
+def picture_pixels(window: int) -> int:
+    """Pixels that each of `window` pictures may have."""
+    return min(_ONE, _ALL // (3 * window))
+
 
 class PictureMaker:
     """Makes uint8 [H, W, 3] with even sides and at most `pixels` pixels; one for each source, as the display matrix of
