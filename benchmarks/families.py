@@ -35,7 +35,7 @@ from storm_edge.runtime.machine.memory import peak_memory_bytes, reset_peak_memo
 
 STORM = Path(sys.executable).parent / "storm"
 EXPORTED = ("bimba-7b", "llava-onevision-0.5b")
-ENGINE, CALIBRATION, CLIPS = "cpu-int8-llm-int4", "demo", 4
+ENGINE, CALIBRATION, CLIPS = "cpu-int8-llm-int4", "demo", 8
 CONTESTANTS = ("storm int8 + int4", "transformers float32", "transformers bfloat16")
 GIB = 2**30
 
@@ -125,7 +125,7 @@ def make(folder: Path, small: bool) -> None:
         export_bundle(folder / "checkpoint", folder / "bundle", clips=lambda _: clips)
     bundle = Bundle.open(folder / "bundle")
     if not (folder / "bundle" / "calibration" / CALIBRATION).exists():
-        frames = [s.frames for s in islice(samples(frames=4, size=size, split="train"), CLIPS)]
+        frames = [s.frames for s in islice(samples(frames=8, size=size, split="train"), CLIPS)]
         calibrate(bundle, lambda: iter(frames), CALIBRATION, samples=CLIPS)
     if ENGINE not in engine_names(bundle):
         build(bundle, target("cpu"), BuildOptions("int8", "int4", allow_mismatch=True))
