@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,19 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import uvicorn
 from numpy.typing import NDArray
 from openai import OpenAI
 
 from storm_edge.demo.encode import encode_video
-from storm_edge.export.build.build import build
-from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime import load
 from storm_edge.runtime.answer.pipeline import Pipeline
-from storm_edge.runtime.bundle.manifest import Bundle
-from storm_edge.runtime.machine.targets import target
 from storm_edge.server.app import make_app
 from storm_edge.server.run import listen
 from storm_edge.server.service import Service
@@ -39,6 +31,7 @@ class Served:
     def __init__(self, service: Service) -> None:
         self.service, self.scheduler = service, service.scheduler
         bound = listen("127.0.0.1", 0)
+        bound.listen()  # a client may be sooner than the server's thread
         self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         config = uvicorn.Config(make_app(service), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
@@ -89,20 +82,6 @@ def pixels(seed: int, frames: int = 8) -> NDArray[np.uint8]:
     """A clip uint8 [frames, 64, 64, 3] of moving blocks."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     return np.stack([np.roll(coarse, 5 * t, axis=1) for t in range(frames)])
-
-
-@pytest.fixture(scope="session")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose answers end at their limit on every processor: the logits of its ends are nearly 0."""
-    folder = tmp_path_factory.mktemp("endless")
-    copy = Path(shutil.copytree(checkpoint, folder / "checkpoint"))
-    weights = safetensors.torch.load_file(copy / "llm" / "model.safetensors")
-    ends = json.loads((copy / "llm" / "generation_config.json").read_text())["eos_token_id"]
-    weights["model.embed_tokens.weight"][ends] *= 0.01
-    safetensors.torch.save_file(weights, copy / "llm" / "model.safetensors", {"format": "pt"})
-    export_bundle(copy, folder / "bundle")
-    build(Bundle.open(folder / "bundle"), target("cpu"), BuildOptions())
-    return folder / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +16,36 @@ from typing import Any
 
 import httpx2
 import pytest
+import safetensors.torch
 
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
+from storm_edge.export.export_bundle import export_bundle
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.machine.targets import target
 from storm_edge.server.run import listen
 
 STORM = Path(sys.executable).parent / "storm"
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that says a or b at every step, whatever the processor rounds: one's embedding is the other's negative,
+    and all others' are small. So no answer ends by itself, or waits for the rest of a character.
+    """
+    folder = tmp_path_factory.mktemp("endless")
+    copy = Path(shutil.copytree(checkpoint, folder / "checkpoint"))
+    weights = safetensors.torch.load_file(copy / "llm" / "model.safetensors")
+    vocabulary = json.loads((copy / "llm" / "tokenizer.json").read_text())["model"]["vocab"]
+    embedding = weights["model.embed_tokens.weight"]
+    said = embedding[vocabulary["a"]].clone()
+    embedding *= 0.01
+    embedding[vocabulary["a"]], embedding[vocabulary["b"]] = said, -said
+    safetensors.torch.save_file(weights, copy / "llm" / "model.safetensors", {"format": "pt"})
+    export_bundle(copy, folder / "bundle")
+    build(Bundle.open(folder / "bundle"), target("cpu"), BuildOptions())
+    return folder / "bundle"
 
 
 class Process:
