@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,15 @@ from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.machine.targets import target
 
 DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
+
+
+@pytest.fixture(autouse=True)
+def scheduling() -> Iterator[None]:
+    """The AV1 encoder makes root's process a real-time one, and so the servers that later tests start: undone here."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    if os.sched_getscheduler(0) != before[0]:
+        os.sched_setscheduler(0, *before)
 
 
 @pytest.fixture(scope="session", autouse=True)
