@@ -2,7 +2,7 @@
 
     python benchmarks/library_scale.py [--simulate] > docs/scale.md's tables
 
-Stage times of the model come from `storm plan`; those of decoding are given below, as they were measured on two cores.
+Stage times of the model come from `storm plan`; those of decoding are assumed, see DECODING.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ DAY = 86_400.0
 CLIP_BYTES = 190e6  # five minutes at 5 Mbit/s
 # Seconds of a core for a clip of five minutes of 1080p: two cores took 65.8 s and 1.2 s for one twice as long, and
 # leaving out frames that no other needs took two thirds.
+# Seconds of a core for a clip of 1080p. Assumed from decoding on two cores; no committed command measures them.
 DECODING = {"every frame decoded": 66.0, "frames left out that no other needs": 44.0, "keyframes alone": 1.2}
 
 
