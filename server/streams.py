@@ -6,7 +6,9 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +83,7 @@ class Streams:
         self._engine, self.sources, self._settings = engine, sources, settings
         self._lock = threading.Lock()
         self._streams: dict[str, LiveStream] = {}
+        self._begun = 0  # places of streams that are being made
         self._closed = False
 
     def create(self, asked: StreamRequest) -> LiveStream:
@@ -91,21 +94,38 @@ class Streams:
             words = f"a window has no more than {self._settings.max_frames} frames (--max-frames)."
             raise RequestError(400, words, "invalid_value", "window")
         pipeline = self._engine.encoder
-        with self._lock:
-            if self._closed:
-                raise RequestError(503, "this server is about to end.", "shutting_down", headers={"Retry-After": "5"})
-            if len(self._streams) >= self._settings.streams:
-                raise RequestError(
-                    429,
-                    f"{len(self._streams)} streams are watched, and no more may be (--streams): delete one.",
-                    "too_many_streams",
-                )
+        with self._place():
             source = self.sources.open(asked.source, pipeline.bundle.config.vision.image_size)
             watch = pipeline.watch(source, fps=asked.fps, window=asked.window, sample=asked.sample)
             stream = LiveStream(asked, source, watch)
-            self._streams[stream.id] = stream
+            with self._lock:
+                closed = self._closed
+                if not closed:
+                    self._streams[stream.id] = stream
+        if closed:
+            watch.close()
+            raise _ending()
         log.info("%s is watched: %s", stream.id, source)
         return stream
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place for one more, which is made without the lock: its host may have to be looked up."""
+        with self._lock:
+            if self._closed:
+                raise _ending()
+            if (watched := len(self._streams) + self._begun) >= self._settings.streams:
+                raise RequestError(
+                    429,
+                    f"{watched} streams are watched, and no more may be (--streams): delete one.",
+                    "too_many_streams",
+                )
+            self._begun += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._begun -= 1
 
     def get(self, stream_id: str) -> LiveStream:
         """A stream; raises RequestError."""
@@ -144,3 +164,7 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+
+def _ending() -> RequestError:
+    return RequestError(503, "this server is about to end.", "shutting_down", headers={"Retry-After": "5"})

@@ -117,7 +117,6 @@ COVERED_BY = {
     "runtime/bundle/contract.py": "runtime/bundle/test_graphs.py",
     "runtime/bundle/onnx_messages.py": "runtime/bundle/test_graphs.py",
     "runtime/bundle/records.py": "runtime/bundle/test_manifest.py",
-    "runtime/config/sizes.py": "runtime/llm/test_kv_cache.py",
     "runtime/config/parts.py": "runtime/config/test_schema.py",
     "runtime/config/presets.py": "runtime/config/test_schema.py",
     "runtime/errors.py": "cli/test_main.py",

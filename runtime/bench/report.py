@@ -11,10 +11,11 @@ from storm_edge.runtime.bench.limits import Limits
 from storm_edge.runtime.bench.measuring import STAGES, Run, Runs
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import CHUNK
+from storm_edge.runtime.config.sizes import CHUNK, vision_batch
 from storm_edge.runtime.machine.hardware import Device
 from storm_edge.runtime.plan.times import floor_seconds
 from storm_edge.runtime.plan.work import Work, decode_work, prefill_work, temporal_work, vision_work
+from storm_edge.runtime.runners import RUNNERS
 
 SCHEMA = 1  # of the JSON
 
@@ -85,9 +86,10 @@ def _stages(config: StormConfig, engine: EngineRecord, frames: int, run: Run) ->
     directions = t.num_layers * (2 if t.bidirectional else 1)
     prompt, heads = run.prompt_tokens, m.num_hidden_layers * m.num_attention_heads
     middle = prompt + len(run.tokens) // 2
+    batch = vision_batch(config, RUNNERS[engine.runners["vision"]].device)
     return {
         "vision": StageWork(
-            vision_work(config, frames, p), frames * v.layers_run * v.num_attention_heads * float(v.grid**4)
+            vision_work(config, frames, p, batch), frames * v.layers_run * v.num_attention_heads * float(v.grid**4)
         ),
         "temporal": StageWork(
             temporal_work(config, scanned // config.tokens_per_frame, p),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from storm_edge.runtime.config.schema import StormConfig
 
-VISION_BATCH = 8  # frames a run; more gain nothing on a CPU, and memory for activations grows with them
+VISION_BATCH = 8  # frames a run at the most; memory for activations grows with them
+HOST_PATCHES = 1024  # of the frames of a run on a CPU: more leave its caches between the layers
 # Tokens of a prompt computed at once in ONNX Runtime: more take memory for attention, fewer twice the time; see
 # docs/llm.md.
 CHUNK = 256
@@ -25,6 +26,11 @@ TEMPORAL_CHUNK = 1024  # tokens of a clip that the temporal encoder takes at onc
 # Arrays (tokens, channels) that the whole temporal encoder holds in float32: x, its gate, step sizes and outputs of
 # both scans.
 _WHOLE_ARRAYS = 6
+
+
+def vision_batch(config: StormConfig, device: str) -> int:
+    """Frames of a run of the vision tower on a "cpu" or with "cuda"."""
+    return VISION_BATCH if device != "cpu" else min(VISION_BATCH, max(1, HOST_PATCHES // config.vision.grid**2))
 
 
 def whole_frames(config: StormConfig) -> int:

@@ -41,7 +41,7 @@ def live_plan(config: StormConfig, plan: Plan, every: float) -> LivePlan | None:
     if plan.device is None or temporal is None or prefill is None or decode is None:
         return None
     options = plan.options
-    floor = floor_seconds(vision_work(reduced(config, options), 1, options.precision), plan.device)
+    floor = floor_seconds(vision_work(reduced(config, options), 1, options.precision, 1), plan.device)
     if floor is None:
         return None
     look = floor / efficiencies()["vision"]

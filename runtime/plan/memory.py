@@ -59,13 +59,13 @@ def _weights(linears: list[Linear], rest: int, precision: str) -> float:
     return sum(linear_bytes(x, precision) for x in linears) + rest * activation_bytes(precision)
 
 
-def vision_activations(config: StormConfig, frames: int, precision: str) -> float:
-    """The widest moment of a layer at the largest batch, with what goes in and out.
+def vision_activations(config: StormConfig, frames: int, precision: str, batch: int) -> float:
+    """The widest moment of a layer over `batch` frames, with what goes in and out.
 
     That is the residual, and either Q, K, V and result or the MLP's middle.
     """
     v, act = config.vision, activation_bytes(precision)
-    batch = min(VISION_BATCH, frames)
+    batch = min(batch, frames)
     widest = v.hidden_size + max(5 * v.hidden_size, 2 * v.intermediate_size)
     given = v.image_size**2 * 3 + config.tokens_per_frame * config.llm.hidden_size * act
     return float(batch * (v.grid**2 * widest * act + given))

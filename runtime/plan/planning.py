@@ -13,6 +13,7 @@ from storm_edge.runtime.config.sizes import (
     TENSORRT_LARGEST_CHUNK,
     TEXT_TOKENS,
     kv_length,
+    vision_batch,
 )
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine.hardware import Device
@@ -169,6 +170,7 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     context = config.llm.max_position_embeddings
     length = kv_length(config, frames) if fixed else memory.grown_length(tokens, context)
     chunk = PAGED_CHUNK if options.llm else TENSORRT_LARGEST_CHUNK if pinned else CUDA_CHUNK if fixed else CHUNK
+    batch = vision_batch(config, encoders.device)
     p, q = options.precision, options.llm_precision
 
     def shared(work: list[Work]) -> list[Work]:
@@ -190,9 +192,9 @@ def make_plan(config: StormConfig, where: Target, device: Device | None, options
     stages = {
         "vision": stage(
             "vision",
-            vision_work(config, frames, p),
+            vision_work(config, frames, p, batch),
             weights=memory.vision_weights(config, p),
-            activations=memory.vision_activations(config, frames, p),
+            activations=memory.vision_activations(config, frames, p, batch),
             outputs=memory.clip_bytes(config, frames, p, pieces=pieces),
             workspace=memory.TACTICS,
         ),

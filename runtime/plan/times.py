@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from storm_edge.runtime.config.presets import preset
-from storm_edge.runtime.config.sizes import TENSORRT_LARGEST_CHUNK
+from storm_edge.runtime.config.sizes import TENSORRT_LARGEST_CHUNK, VISION_BATCH
 from storm_edge.runtime.machine.hardware import DEVICES, Device
 from storm_edge.runtime.plan.work import Work, decode_work, prefill_work, temporal_work, vision_work
 
@@ -68,7 +68,7 @@ def paper_floor(row: PaperRow) -> dict[str, float]:
     """Seconds by stage at the least, for a row of the paper's table."""
     config, device = preset(MODEL), DEVICES["a100"][-1]
     floors = {
-        "vision": floor_seconds(vision_work(config, row.frames, _16_BIT), device),
+        "vision": floor_seconds(vision_work(config, row.frames, _16_BIT, VISION_BATCH), device),
         "temporal": floor_seconds(temporal_work(config, row.frames, _16_BIT), device),
         "prefill": floor_seconds(prefill_work(config, row.tokens, _16_BIT, TENSORRT_LARGEST_CHUNK), device),
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from storm_edge.runtime.config.schema import StormConfig
-from storm_edge.runtime.config.sizes import VISION_BATCH, chunk_frames, whole_frames
+from storm_edge.runtime.config.sizes import chunk_frames, whole_frames
 
 INT4_BLOCK = 128  # weights that share a 16-bit scale
 
@@ -96,11 +96,11 @@ def llm_linears(config: StormConfig) -> list[Linear]:
     ]
 
 
-def vision_work(config: StormConfig, frames: int, precision: str) -> list[Work]:
-    """The tower and projector over `frames` frames, a batch at a time."""
+def vision_work(config: StormConfig, frames: int, precision: str, batch: int) -> list[Work]:
+    """The tower and projector over `frames` frames, `batch` at a time."""
     v, act = config.vision, activation_bytes(precision)
     patches = v.grid**2
-    runs = math.ceil(frames / VISION_BATCH)
+    runs = math.ceil(frames / batch)
     work = [_linear("linear layers", x, frames * patches, runs, precision) for x in vision_linears(config)]
     tokens = frames * config.tokens_per_frame
     work += [_linear("projector", x, tokens, runs, precision) for x in projector_linears(config)]

@@ -12,7 +12,7 @@ from storm_edge.plugins import libraries
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.engine_graphs import engine_graph, engine_piece
 from storm_edge.runtime.bundle.manifest import Bundle, Stage
-from storm_edge.runtime.config.sizes import VISION_BATCH
+from storm_edge.runtime.config.sizes import VISION_BATCH, vision_batch
 from storm_edge.runtime.errors import EngineError
 from storm_edge.runtime.machine.packages import (
     CUDA_PROVIDER,
@@ -95,7 +95,8 @@ def open_session(
     bundle: Bundle, record: EngineRecord, stage: Stage, device: Device, threads: int | None
 ) -> OnnxRuntimeSession:
     """A stage of an engine on the CPU, whose `device` is the host; raises EngineError, BundleError."""
-    return OnnxRuntimeSession(engine_graph(bundle, record, stage), threads, literal=record.simulated)
+    batch = vision_batch(bundle.config, "cpu")
+    return OnnxRuntimeSession(engine_graph(bundle, record, stage), threads, literal=record.simulated, batch=batch)
 
 
 def open_piece(
@@ -108,9 +109,12 @@ def open_piece(
 class OnnxRuntimeSession:
     """A Session on ONNX Runtime's CPU provider."""
 
-    device, batch = HOST, VISION_BATCH
+    device = HOST
 
-    def __init__(self, graph: Path, threads: int | None = None, *, literal: bool = False):
+    def __init__(
+        self, graph: Path, threads: int | None = None, *, literal: bool = False, batch: int = VISION_BATCH
+    ) -> None:
+        self.batch = batch
         self._session = create_session(graph, threads, literal=literal)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._types = {i.name: FLOATS[i.type] for i in self._session.get_inputs() if i.type in FLOATS}

@@ -17,6 +17,7 @@ from storm_edge.server.page import Page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install 'storm-edge[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 sync_api.expect.set_options(timeout=30_000)  # milliseconds
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
@@ -24,7 +25,7 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get i
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
         yield browser
         browser.close()
 
@@ -75,6 +76,33 @@ def test_a_clip_is_dropped_asked_about_and_asked_about_again(page: Any, served: 
 
 
 @in_browser
+def test_the_camera_is_watched_until_something_else_is_asked_about(page: Any, served: Any, clips: list[Path]) -> None:
+    page.goto(served.url)
+    page.fill("#count", "4")
+    page.click("#watch")
+    sync_api.expect(page.locator("#chosen")).to_have_text("The camera, live")
+    streams = served.service.streams
+    served.wait_until(lambda: any(stream.watch.counts[0] >= 4 for stream in streams.listed()))
+    (stream,) = streams.listed()
+    assert (stream.asked.fps, stream.asked.window) == (4, 4)
+    page.fill("#question", "What happens?")
+    page.click("#send")
+    turn = page.locator("#turns > li").first
+    sync_api.expect(turn.locator(".moment")).to_contain_text("about the last 4 frames")
+    sync_api.expect(turn.locator(".legend")).to_contain_text("decode")
+    before = stream.watch.counts[0]
+    served.wait_until(lambda: stream.watch.counts[0] > before)  # it goes on behind the question
+    page.set_input_files("#file", clips[0])
+    sync_api.expect(page.locator("#chosen")).to_have_text(clips[0].name)
+    served.wait_until(lambda: not streams.listed())
+    page.click("#watch")
+    served.wait_until(lambda: len(streams.listed()) == 1)
+    page.click("#watch")
+    served.wait_until(lambda: not streams.listed())
+    sync_api.expect(page.get_by_role("alert")).to_be_hidden()
+
+
+@in_browser
 def test_what_went_wrong_is_said(page: Any, served: Any, root: Path) -> None:
     page.goto(served.url)
     page.fill("#question", "What happens?")
@@ -120,10 +148,10 @@ def test_an_answer_can_be_stopped(page: Any, served: Any, clips: list[Path], mon
 def test_it_is_used_by_keyboard_alone(page: Any, served: Any, clips: list[Path]) -> None:
     page.goto(served.url)
     reached = []
-    for _ in range(6):
+    for _ in range(7):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
-    assert reached == ["file", "camera", "count", "question", "send", "goes-on"]
+    assert reached == ["file", "watch", "camera", "count", "question", "send", "goes-on"]
 
 
 @in_browser

@@ -14,7 +14,7 @@ LIMITS = Limits({"fp32": 1e11, "fp16": 1e11, "int8": 2e11, "int4": 1e11}, 1e10, 
 
 
 def engine(precision: str = "fp32", llm: str = "fp32") -> Any:
-    return SimpleNamespace(precision=precision, llm_precision=llm)
+    return SimpleNamespace(precision=precision, llm_precision=llm, runners={"vision": "onnxruntime-cpu"})
 
 
 def run(scale: float = 1.0, peak: int = 100, tokens: int = 4) -> Run:
@@ -38,7 +38,7 @@ def test_every_stage_has_its_seconds_its_work_and_its_share_of_the_limit(config:
     assert report["peak_memory_bytes"] == 200
     assert report["warm_up_seconds"] == 9.0
     assert report["vision"]["seconds"] == {"median": 8.0, "least": 4.0, "most": 12.0}
-    flops = sum(work.flops for work in vision_work(config, 8, "fp32"))
+    flops = sum(work.flops for work in vision_work(config, 8, "fp32", 8))
     assert report["vision"]["flops_per_second"] == pytest.approx(flops / 8.0)
     for stage in ("vision", "temporal", "prefill", "decode"):
         found = report[stage]

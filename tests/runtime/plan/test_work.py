@@ -43,7 +43,7 @@ def test_the_work_of_storm_7b_is_that_of_its_published_sizes() -> None:
         return sum(w.flops for w in items) / 1e12
 
     # 26 blocks of 2 * (4 * 1152^2 + 2 * 1152 * 4304) + 4 * 1024 * 1152 a patch; the projector and patches add 1%.
-    assert tflop(work.vision_work(config, 1, "fp16")) == pytest.approx(0.936, rel=0.02)
+    assert tflop(work.vision_work(config, 1, "fp16", 8)) == pytest.approx(0.936, rel=0.02)
     # 84.3 M parameters a layer, two layers, two FLOPs each but in_proj and out_proj serve both directions.
     assert tflop(work.temporal_work(config, 4, "fp16")) == pytest.approx(1024 * 2 * 2 * 84.3e6 / 1e12, rel=0.02)
     # 6.53 G parameters of the decoder's layers, and attention.
@@ -64,7 +64,7 @@ def test_longer_clips_cost_vision_and_temporal_in_proportion_and_prefill_more() 
     def ratio(make, few: int, many: int) -> float:  # type: ignore[no-untyped-def]
         return sum(w.flops for w in make(config, many, "fp16")) / sum(w.flops for w in make(config, few, "fp16"))
 
-    assert ratio(work.vision_work, 32, 512) == ratio(work.temporal_work, 32, 512) == 16
+    assert ratio(lambda c, n, p: work.vision_work(c, n, p, 8), 32, 512) == ratio(work.temporal_work, 32, 512) == 16
     assert ratio(lambda c, n, p: work.prefill_work(c, n, p, 2048), 2048, 32768) > 20
 
 
