@@ -153,6 +153,7 @@ def of_transformers(folder: Path, kind: str, tokens: int) -> Callable[[int], dic
     """The same by transformers' own model: eager, scaled_dot_product_attention, KV cache, greedy."""
     import torch
     from transformers import LlavaOnevisionForConditionalGeneration
+    from transformers.generation.streamers import BaseStreamer
 
     from storm_edge.export.export_bundle import synthetic_frames
     from storm_edge.runtime.bench.measuring import FIRST
@@ -166,11 +167,28 @@ def of_transformers(folder: Path, kind: str, tokens: int) -> Callable[[int], dic
     model.config.video_token_index = model.config.video_token_id = video_id
     prompt = ChatPrompt.open(folder / "checkpoint").render([Message("user", FIRST, video=True)])
 
-    def generate(**inputs: Any) -> float:
+    looking: list[float] = []  # seconds that vision took
+    get_video_features = model.model.get_video_features
+
+    def timed(*args: Any, **more: Any) -> Any:
         begun = time.perf_counter()
-        count = inputs["max_new_tokens"]
-        model.generate(**inputs, min_new_tokens=count, do_sample=False)
-        return time.perf_counter() - begun
+        found = get_video_features(*args, **more)
+        looking.append(time.perf_counter() - begun)
+        return found
+
+    model.model.get_video_features = timed
+
+    class Clock(BaseStreamer):  # type: ignore[misc]
+        """When the prompt and every token of the answer were put out."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, value: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None:
+            pass
 
     @torch.inference_mode()
     def ask(frames: int) -> dict[str, Any]:
@@ -179,19 +197,18 @@ def of_transformers(folder: Path, kind: str, tokens: int) -> Callable[[int], dic
         pixels = ((clip.float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2)[None].to(dtype)
         visual = config.visual_tokens(frames)
         ids = torch.tensor([[*prompt.before, *[video_id] * visual, *prompt.after]])
-        begun = time.perf_counter()
-        model.get_video_features(pixels)
-        vision = time.perf_counter() - begun
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values_videos": pixels}
-        first = generate(**inputs, max_new_tokens=1)
-        more = generate(**inputs, max_new_tokens=tokens)
+        clock, begun = Clock(), time.perf_counter()
+        model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, streamer=clock)
+        vision, (_, *came) = looking.pop(), clock.times
+        first = came[0] - begun
         return {
-            "seconds": {"vision": vision, "prefill": max(0.0, first - vision)},
+            "seconds": {"vision": vision, "prefill": first - vision},
             "first_token": first,
             "visual_tokens": visual,
             "prompt_tokens": ids.shape[1],
             "peak_memory_bytes": peak_memory_bytes(),
-            "token": max(0.0, more - first) / max(1, tokens - 1),
+            "token": (came[-1] - came[0]) / max(1, tokens - 1),
         }
 
     return ask
@@ -207,14 +224,17 @@ def contestant(folder: Path, name: str, tokens: int) -> None:
 
 
 def answer(folder: Path, frames: list[int], tokens: int, rounds: int, small: bool) -> None:
-    """Let the contestants take turns after a round that does not count; print every answer and what they come to."""
+    """Let the contestants take turns; print every answer and what they come to.
+
+    A round that does not count comes first where several count.
+    """
     from turns import Contestant, take_turns
 
     folder.mkdir(parents=True, exist_ok=True)
     make(folder, small)
     command = (sys.executable, __file__, "contestant", str(folder), "--tokens", str(tokens), "--name")
     peers = [Contestant(name, (*command, name)) for name in CONTESTANTS]
-    found = take_turns(peers, [str(n) for n in frames], rounds, warm_up=True)
+    found = take_turns(peers, [str(n) for n in frames], rounds, warm_up=rounds > 1)
     say(others=found["others"], rounds=rounds, tokens=tokens, small=small)
     first: dict[tuple[str, int], float] = {}
     for name, tasks in found["answers"].items():

@@ -52,7 +52,7 @@ def main() -> None:
 def make(folder: Path, number: int) -> None:
     """Write clips of the demo's test split, and what is asked about them."""
     from storm_edge.demo.dataset import samples
-    from storm_edge.demo.encode import encode_video
+    from storm_edge.runtime.video.encode import encode_video
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "table.jsonl").open("w", encoding="utf-8") as table:

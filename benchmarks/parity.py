@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 from models import MODELS
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
@@ -30,6 +29,7 @@ from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.machine.doctor import examine
 from storm_edge.runtime.machine.targets import target
+from storm_edge.runtime.video.encode import encode_video
 
 
 def measure(name: str, config: StormConfig, folder: Path) -> None:

@@ -29,8 +29,8 @@ from urllib.request import urlopen
 import openai
 
 from storm_edge.demo.dataset import FPS, make_sample
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime import SamplingOptions, load
+from storm_edge.runtime.video.encode import encode_video
 
 CLIPS, FRAMES, SIZE = 40, 32, 128
 Clip = tuple[Path, str]

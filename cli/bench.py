@@ -150,7 +150,7 @@ def torch_command(pipeline: Pipeline, checkpoint: Path, video: Path, options: di
 def demo_video(path: Path, frames: int) -> Path:
     """A clip of the demo's with as many frames, a square of CLIP_SIDE pixels in H.264."""
     from storm_edge.demo.dataset import MIN_FRAMES, make_sample
-    from storm_edge.demo.encode import encode_video
+    from storm_edge.runtime.video.encode import encode_video
 
     whole, rest = divmod(max(frames, MIN_FRAMES), DEFAULT_FRAMES[1])
     lengths = [DEFAULT_FRAMES[1]] * whole + [max(rest, MIN_FRAMES)] * bool(rest)

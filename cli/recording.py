@@ -10,8 +10,8 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.video.encode import encode_video
 from storm_edge.runtime.video.live.pictures import PictureMaker
 from storm_edge.runtime.video.resizing import Pixels
 

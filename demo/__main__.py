@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from storm_edge.demo.dataset import FPS, make_sample
-from storm_edge.demo.encode import encode_video
+from storm_edge.runtime.video.encode import encode_video
 
 FRAMES, SIZE = 32, 128  # of the encoded clip; its sides are twice what the demo's model looks at
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.plugins.cpu_kernels import CpuKernels
 from storm_edge.runtime.machine.matrix import REPORTS, seen_on_gpus, support_matrix
+from storm_edge.runtime.video.encode import encode_video
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("plugins", "runtime", "export", "calibration", "demo", "server", "batch", "cli")

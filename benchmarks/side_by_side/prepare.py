@@ -118,7 +118,7 @@ def _say(step: str) -> None:
 def make_clip(place: Workplace) -> None:
     """Clips of the demo's, one after the other, between the dark sides of a frame of 720 lines."""
     from storm_edge.demo.dataset import make_sample
-    from storm_edge.demo.encode import encode_video
+    from storm_edge.runtime.video.encode import encode_video
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         wide = np.zeros((CLIP_HEIGHT, CLIP_WIDTH, 3), np.uint8)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,12 @@ def _busy() -> float:
 
 
 def _used(process: int) -> float:
-    """Seconds that a process has worked."""
-    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """Seconds that a process and its children, those that live and those that ended, have worked."""
+    stats = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            stats[int(file.parent.name)] = file.read_text(encoding="utf-8").rpartition(")")[2].split()
+    family = {process}
+    while more := {pid for pid, fields in stats.items() if int(fields[1]) in family} - family:
+        family |= more
+    return sum(int(x) for pid in family for x in stats.get(pid, ())[11:15]) / _TICKS

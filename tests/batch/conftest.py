@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from storm_edge.demo.dataset import samples
-from storm_edge.demo.encode import encode_video
+from storm_edge.runtime.video.encode import encode_video
 
 pytest.importorskip("pyarrow")
 CLIPS = 6

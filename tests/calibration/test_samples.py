@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from storm_edge.calibration.samples import clips_of_folder, find_videos
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.errors import UsageError, VideoError
+from storm_edge.runtime.video.encode import encode_video
 
 
 def image(path: Path, value: int) -> None:

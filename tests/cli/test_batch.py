@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from storm_edge.cli.batch import command
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.errors import BuildError, UsageError
+from storm_edge.runtime.video.encode import encode_video
 
 pq = pytest.importorskip("pyarrow.parquet")
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from storm_edge.cli.build import command as build
 from storm_edge.cli.calibrate import command as calibrate
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.errors import BuildError, UsageError
+from storm_edge.runtime.video.encode import encode_video
 
 
 def run(command: click.Command, *arguments: object) -> Result:

@@ -5,7 +5,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from storm_edge.cli.eval import command
-from storm_edge.demo.encode import encode_video
+from storm_edge.runtime.video.encode import encode_video
 
 
 def _run(*arguments: str) -> str:

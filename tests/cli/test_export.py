@@ -7,9 +7,9 @@ from safetensors.numpy import load_file
 
 from storm_edge.cli.export import command
 from storm_edge.demo.dataset import samples
-from storm_edge.demo.encode import encode_video
 from storm_edge.export.export_bundle import export_bundle
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.video.encode import encode_video
 
 
 def _export(checkpoint: Path, output: Path, clips: str) -> Result:

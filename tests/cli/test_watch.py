@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from storm_edge.demo.dataset import make_sample
-from storm_edge.demo.encode import encode_video
+from storm_edge.runtime.video.encode import encode_video
 
 STORM = Path(sys.executable).parent / "storm"
 

@@ -5,11 +5,11 @@ import pytest
 
 from storm_edge.demo.__main__ import FRAMES, SIZE
 from storm_edge.demo.dataset import FPS, make_sample
-from storm_edge.demo.encode import encode_video
 from storm_edge.demo.items import demo_items
 from storm_edge.runtime.answer.pipeline import load
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.proof.evaluate import evaluate
+from storm_edge.runtime.video.encode import encode_video
 
 CHECKPOINT = Path(__file__).parents[2] / "demo" / "checkpoint"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.config.schema import parse_config
+from storm_edge.runtime.video.encode import encode_video
 
 DOCS = Path(__file__).parents[2] / "docs"
 

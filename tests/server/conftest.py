@@ -16,9 +16,9 @@ import uvicorn
 from numpy.typing import NDArray
 from openai import OpenAI
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime import load
 from storm_edge.runtime.answer.pipeline import Pipeline
+from storm_edge.runtime.video.encode import encode_video
 from storm_edge.server.app import make_app
 from storm_edge.server.run import listen
 from storm_edge.server.service import Service

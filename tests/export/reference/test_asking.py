@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.export.reference import asking
 from storm_edge.runtime import load
 from storm_edge.runtime.bench import ask_engine
 from storm_edge.runtime.bench.peer import Peer
 from storm_edge.runtime.errors import UsageError
+from storm_edge.runtime.video.encode import encode_video
 
 
 def command(checkpoint: Path, video: Path, *more: str) -> list[str]:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.answer.pipeline import Pipeline, Video
 from storm_edge.runtime.errors import EngineError, UsageError, VideoError
@@ -20,6 +19,7 @@ from storm_edge.runtime.llm.times import time_instruction
 from storm_edge.runtime.proof.divergence import logit_divergence
 from storm_edge.runtime.proof.evaluate import Item, evaluate
 from storm_edge.runtime.video import read_frames
+from storm_edge.runtime.video.encode import encode_video
 from storm_edge.runtime.video.resizing import Resizer
 
 SHORT = SamplingOptions(max_tokens=6)

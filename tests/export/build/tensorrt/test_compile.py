@@ -18,8 +18,11 @@ from storm_edge.export.build.tensorrt.compile import compile_graph
 from storm_edge.export.build.tensorrt.compile_child import CompileError, classify, compile_engine
 from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.build.tensorrt.profiles import profiles
+from storm_edge.export.export_bundle import export_bundle
+from storm_edge.export.initialize import initialize
 from storm_edge.runtime.bundle.engine import FoundLayers, ProfileShapes
 from storm_edge.runtime.bundle.manifest import STAGES, Bundle
+from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
@@ -63,6 +66,19 @@ def test_tensorrt_for_rtx_compiles_every_prepared_graph(
         assert result.engine_bytes == (tmp_path / "out.engine").stat().st_size > 10_000
         assert result.peak_memory_bytes > 2**20
         assert result.failure is None
+
+
+@needs_rtx
+def test_tensorrt_for_rtx_compiles_a_decoder_of_qwen3(config: StormConfig, tmp_path: Path) -> None:
+    llm = config.llm.model_copy(update={"architecture": "qwen3", "head_width": 32})
+    initialize(config.model_copy(update={"llm": llm}), tmp_path / "checkpoint")
+    export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
+    opened = Bundle.open(tmp_path / "bundle")
+    options = BuildOptions(llm_precision="int4", max_length=1024, stages=("decoder",))
+    goal = judge(opened, target("rtx"), options, probe())
+    graphs, _ = prepare(opened, goal)
+    result = compile_graph(job(opened.path(graphs["decoder"]), tmp_path, 89, profiles=goal.profiles["decoder"]))
+    assert result.engine_bytes > 10_000
 
 
 @needs_rtx

@@ -17,8 +17,8 @@ import av
 import numpy as np
 import pytest
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.errors import UsageError, VideoError
+from storm_edge.runtime.video.encode import encode_video
 from storm_edge.runtime.video.live import Following, live_source, stream
 from storm_edge.runtime.video.live.stream import LiveStream
 from storm_edge.runtime.video.resizing import Pixels

@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from storm_edge.demo.encode import encode_video
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.video import read_frames
+from storm_edge.runtime.video.encode import encode_video
 
 GREY = np.full((16, 16, 3), 90, np.uint8)
 
