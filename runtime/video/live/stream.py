@@ -210,5 +210,10 @@ def _opened(what: Any, name: str, options: dict[str, str], format: str | None) -
         )
     except (FFmpegError, OSError, MemoryError) as error:
         why = getattr(error, "strerror", None) or "too little memory"
-        raise VideoError(f"{name} cannot be opened ({why}): check the address, and that it sends video.") from error
+        check = (
+            "the address, and that it sends video"
+            if isinstance(what, str)
+            else "that it sends MPEG-TS, Matroska or FLV"
+        )
+        raise VideoError(f"{name} cannot be opened ({why}): check {check}.") from error
     return container
