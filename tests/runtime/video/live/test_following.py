@@ -171,7 +171,7 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     out, into = os.pipe()
     os.write(into, f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path / 's.ts'}\n#EXT-X-ENDLIST\n".encode())
     os.close(into)
-    with os.fdopen(out, "rb") as pipe, pytest.raises(VideoError, match="cannot be opened .*sends MPEG-TS"):
+    with os.fdopen(out, "rb") as pipe, pytest.raises(VideoError, match=r"cannot be opened .*sends MPEG-TS"):
         taken(live_source(pipe, 16), 1)
 
 
