@@ -35,12 +35,12 @@ Printed by `python benchmarks/long_clips.py > docs/long.md`: the temporal encode
 random weights, 256 tokens a frame; seconds of one core a frame and the peak of the process. Every figure is a process
 of its own with one thread, whose peak counts Python, weights, the clip and what comes out.
 
-Clips whose activations would take more than 1 GiB go through the encoder in chunks of some 1024 tokens: backwards for
-the states of the backward direction, then forwards for both. In fp32 what comes out is equal to the whole form's to the
-last bit. The clip's tokens are held once, and what lies between two layers takes their place. Of a model in fp16 or
-bf16 a long clip's tokens wait in that type, and are rounded to it between layers, as on a GPU; a chunk becomes fp32
-when it is computed. Where there is room, x of every token is kept from the first sweep for the second, up to 1 GiB or
-as much as the tokens take; the rest of it is computed twice.
+Clips whose activations would take more than 1 GiB go through the encoder in chunks that take 168 MiB, 1024 tokens at
+this width: backwards for the states of the backward direction, then forwards for both. In fp32 what comes out is equal
+to the whole form's to the last bit. The clip's tokens are held once, and what lies between two layers takes their
+place. Of a model in fp16 or bf16 a long clip's tokens wait in that type, and are rounded to it between layers, as on a
+GPU; a chunk becomes fp32 when it is computed. Where there is room, x of every token is kept from the first sweep for
+the second, up to 1 GiB or as much as the tokens take; the rest of it is computed twice.
 
 ONNX Runtime's memory pattern is off. With it, a second run of 32 frames through the whole form peaked at 3.07 GiB, and
 without at the first run's 1.79. Its arenas are left as they are: having none saved 0.04 GiB of that, and giving them

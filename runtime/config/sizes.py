@@ -20,8 +20,10 @@ TEXT_TOKENS = 1024  # positions for template, question and answer
 # Tokens by which the key-value buffers of ONNX Runtime grow: a step costs one copy, a token of room that is not used
 # yet costs attention in every layer.
 STEP = 512
-WHOLE_TEMPORAL_BYTES = 1 << 30  # of activations; clips that would take more go through the temporal encoder in chunks
-TEMPORAL_CHUNK = 1024  # tokens of a clip that the temporal encoder takes at once, rounded to whole groups of frames
+# Of activations of the temporal encoder: clips that would take more go through in chunks, and what a chunk takes. It is
+# 1024 tokens of storm-7b, and more of narrower models: at a quarter of its width, chunks of 1024 take 1.3 times as
+# long.
+WHOLE_TEMPORAL_BYTES, TEMPORAL_CHUNK_BYTES = 1 << 30, 168 << 20
 
 # Arrays (tokens, channels) that the whole temporal encoder holds in float32: x, its gate, step sizes and outputs of
 # both scans.
@@ -35,14 +37,17 @@ def vision_batch(config: StormConfig, device: str) -> int:
 
 def whole_frames(config: StormConfig) -> int:
     """The longest clip, in whole groups of pooled frames, that goes through the temporal encoder at once."""
-    k = config.reduction.temporal_pool
-    return WHOLE_TEMPORAL_BYTES // (k * config.tokens_per_frame * config.d_inner * 4 * _WHOLE_ARRAYS) * k
+    return _frames(config, WHOLE_TEMPORAL_BYTES)
 
 
 def chunk_frames(config: StormConfig) -> int:
-    """Frames of a chunk of a longer one: whole groups of pooled frames, with some TEMPORAL_CHUNK tokens."""
+    """Frames of a chunk of a longer one: whole groups of pooled frames."""
+    return max(config.reduction.temporal_pool, _frames(config, TEMPORAL_CHUNK_BYTES))
+
+
+def _frames(config: StormConfig, activations: int) -> int:
     k = config.reduction.temporal_pool
-    return k * max(1, TEMPORAL_CHUNK // (k * config.tokens_per_frame))
+    return activations // (k * config.tokens_per_frame * config.d_inner * 4 * _WHOLE_ARRAYS) * k
 
 
 def kv_length(config: StormConfig, frames: int, asked: int | None = None) -> int:

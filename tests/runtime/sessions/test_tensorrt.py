@@ -97,7 +97,8 @@ def test_a_long_clip_goes_through_pieces_that_take_the_wholes_place(
     machine: Any, engines: Any, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, record = engines(pieces=True)
-    monkeypatch.setattr(sizes, "TEMPORAL_CHUNK", 8 * 16)  # 8 frames, so that the last chunk is shorter
+    of_8_frames = 8 * 16 * opened.config.d_inner * 4 * 6  # so that the last chunk is shorter
+    monkeypatch.setattr(sizes, "TEMPORAL_CHUNK_BYTES", of_8_frames)
     stages = Stages.load(opened, record)
     expected = on_the_cpu(opened, frames)[1]
     np.testing.assert_allclose(stages.device.host(stages.temporal(stages.vision(frames))), expected, atol=1e-4)

@@ -34,6 +34,7 @@ from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, FoundLay
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
 from storm_edge.runtime.config import sizes
+from storm_edge.runtime.config.sizes import chunk_frames
 from storm_edge.runtime.errors import BuildError, EngineError, ParityError, TargetError, UsageError
 from storm_edge.runtime.machine.packages import installed
 from storm_edge.runtime.machine.probe import Gpu, Machine
@@ -357,8 +358,9 @@ def test_the_pieces_of_a_long_clip_are_prepared_checked_and_compiled_as_engines_
     assert (compiled.layers["temporal"].plugins, compiled.layers["temporal"].plugins_found) == (10, 10)
     assert compiled.build_seconds["temporal"] == 8
     assert [name for name, job in jobs.items() if job.captured] == ["decoder.engine"]
+    chunk = chunk_frames(opened.config) * opened.config.tokens_per_frame
     for name in ("0.enter", "pool"):
-        assert jobs[f"temporal.{name}.engine"].profiles[0]["tokens"].max == [1, 1024, 128]
+        assert jobs[f"temporal.{name}.engine"].profiles[0]["tokens"].max == [1, chunk, 128]
     again = build(opened, target("rtx"), PREPARE)
     assert (again.state, again.pieces) == ("prepared", prepared.pieces)  # the engine keeps what it was prepared from
 

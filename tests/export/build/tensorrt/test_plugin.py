@@ -11,6 +11,7 @@ from storm_edge.export.build import publish as publishing
 from storm_edge.export.build.build import build
 from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.build.tensorrt import build as module
+from storm_edge.export.build.tensorrt import engines
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.export.build.tensorrt.plugin import findings, warnings
 from storm_edge.runtime.bundle.engine import CheckResult, EngineRecord, FoundLayers
@@ -38,9 +39,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[CompileJob]:
 
     row = CheckResult(clip="clip0", stage="vision", metric="cosine", value=1, limit=0.9, passed=True)
     monkeypatch.setenv("STORM_PLUGIN_PATH", "")
-    monkeypatch.setattr(module, "compile_graph", compile_graph)
+    monkeypatch.setattr(engines, "compile_graph", compile_graph)
     monkeypatch.setattr(module, "require_package", lambda runner: "10.16")
-    monkeypatch.setattr(module, "timing_cache", lambda goal: Path("t.cache"))
+    monkeypatch.setattr(engines, "timing_cache", lambda goal: Path("t.cache"))
     monkeypatch.setattr(publishing, "verify", lambda *_, **__: [row])
     return seen
 
