@@ -20,7 +20,7 @@ from storm_edge.runtime.errors import BuildError, UsageError
 from storm_edge.runtime.machine.memory import available_bytes
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.plan import default_options, make_plan
+from storm_edge.runtime.plan.planning import default_options, make_plan
 from storm_edge.runtime.runners import RUNNERS
 
 MAX_WORKERS = 256

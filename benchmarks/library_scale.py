@@ -15,7 +15,7 @@ import simpy
 
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.plan import default_options, device_of, make_plan
+from storm_edge.runtime.plan.planning import default_options, device_of, make_plan
 
 CLIPS, FRAMES, ANSWER = 1_000_000, 128, 64
 DAY = 86_400.0

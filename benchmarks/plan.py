@@ -13,8 +13,7 @@ from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.config.sizes import TEXT_TOKENS, WHOLE_TEMPORAL_BYTES, whole_frames
 from storm_edge.runtime.machine.hardware import Device
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.plan import PlanOptions, make_plan
-from storm_edge.runtime.plan.planning import SHOWN, SYSTEM
+from storm_edge.runtime.plan.planning import SHOWN, SYSTEM, PlanOptions, make_plan
 from storm_edge.runtime.plan.times import (
     FITTED,
     MODEL,

@@ -15,7 +15,9 @@ from storm_edge.cli.printing import echo
 if TYPE_CHECKING:
     from storm_edge.runtime.config.schema import StormConfig
     from storm_edge.runtime.machine.targets import Target
-    from storm_edge.runtime.plan import Advice, LivePlan, Plan, PlanOptions
+    from storm_edge.runtime.plan.advice import Advice
+    from storm_edge.runtime.plan.live import LivePlan
+    from storm_edge.runtime.plan.planning import Plan, PlanOptions
 
 
 @click.command("plan")
@@ -56,7 +58,9 @@ def command(
     from dataclasses import replace
 
     from storm_edge.runtime.machine.targets import target
-    from storm_edge.runtime.plan import advise, default_options, device_of, live_plan, make_plan
+    from storm_edge.runtime.plan.advice import advise
+    from storm_edge.runtime.plan.live import live_plan
+    from storm_edge.runtime.plan.planning import default_options, device_of, make_plan
 
     where = target(target_name)
     options = replace(

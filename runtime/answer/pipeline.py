@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,6 @@ from storm_edge.runtime.answer.encoding import EncodedFrames, encode_frames
 from storm_edge.runtime.answer.source import OpenedSource, open_source
 from storm_edge.runtime.answer.stages import Stages
 from storm_edge.runtime.answer.still import StillFrames
-from storm_edge.runtime.answer.watch import Watch
 from storm_edge.runtime.bundle.engine import EngineRecord, check_engine_once
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.bundle.trust import choose_engine
@@ -35,8 +35,11 @@ from storm_edge.runtime.llm.times import with_times
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.sessions.device import Stopwatch, Tensor
 from storm_edge.runtime.video import FrameBatch
-from storm_edge.runtime.video.live import Following, WatchedSource, live_source, picture_pixels
 from storm_edge.runtime.video.reading import MAX_FRAMES, VideoSource, whole_number
+
+if TYPE_CHECKING:
+    from storm_edge.runtime.answer.watch import Watch
+    from storm_edge.runtime.video.live import WatchedSource
 
 DEFAULT_FRAMES = 32  # what the paper's model was trained with first
 
@@ -164,6 +167,10 @@ class Pipeline:
         `source`: see docs/live.md; with `follow` a file that grows. Pairs of (seconds, frame) are read by a thread. At
         most `fps` frames a second are looked at; moments have their `pictures`. Raises UsageError, VideoError.
         """
+        # Here, because whoever opens clips needs none of it.
+        from storm_edge.runtime.answer.watch import Watch
+        from storm_edge.runtime.video.live import Following, live_source, picture_pixels
+
         window = whole_number("window", window, MAX_FRAMES)
         (budget := Budget.of(self.bundle.config, self.stages, self._sampling(sample))).check(window)
         size = self.bundle.config.vision.image_size

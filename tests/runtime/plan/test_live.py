@@ -7,8 +7,8 @@ import pytest
 from storm_edge.runtime.config.presets import preset
 from storm_edge.runtime.errors import UsageError
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.plan import LivePlan, PlanOptions, device_of, live_plan, make_plan
-from storm_edge.runtime.plan.live import ANSWER
+from storm_edge.runtime.plan.live import ANSWER, LivePlan, live_plan
+from storm_edge.runtime.plan.planning import PlanOptions, device_of, make_plan
 
 SEVEN, ORIN = preset("storm-7b"), target("orin")
 HALF = PlanOptions(32, "fp16", "bf16")

@@ -9,8 +9,8 @@ from storm_edge.runtime.config.sizes import whole_frames
 from storm_edge.runtime.errors import TargetError, UsageError
 from storm_edge.runtime.machine import targets
 from storm_edge.runtime.machine.targets import TARGETS, target
-from storm_edge.runtime.plan import PlanOptions, advise, device_of, make_plan
-from storm_edge.runtime.plan.planning import GIB, most_frames
+from storm_edge.runtime.plan.advice import advise
+from storm_edge.runtime.plan.planning import GIB, PlanOptions, device_of, make_plan, most_frames
 
 SEVEN = preset("storm-7b")
 ORIN = target("orin")

@@ -7,7 +7,8 @@ import pytest
 from storm_edge.export.checkpoint.shapes import TensorShapes, language_shapes, temporal_shapes, vision_shapes
 from storm_edge.runtime.config.presets import PRESETS, preset
 from storm_edge.runtime.machine.targets import target
-from storm_edge.runtime.plan import PlanOptions, make_plan, memory, work
+from storm_edge.runtime.plan import memory, work
+from storm_edge.runtime.plan.planning import PlanOptions, make_plan
 
 
 def elements(shapes: TensorShapes, *parts: str) -> int:
