@@ -130,9 +130,8 @@ class Pipeline:
             return self._encode(opened, frames, budget)
 
     def _encode(self, opened: OpenedSource, frames: int | None, budget: Budget) -> Video:
-        stages = self.stages
         encoded = encode_frames(
-            stages,
+            self.stages,
             opened.batches,
             frames=frames,
             still=opened.still,
@@ -167,20 +166,17 @@ class Pipeline:
         `source`: see docs/live.md; with `follow` a file that grows. Pairs of (seconds, frame) are read by a thread. At
         most `fps` frames a second are looked at; moments have their `pictures`. Raises UsageError, VideoError.
         """
-        # Here, because whoever opens clips needs none of it.
-        from storm_edge.runtime.answer.watch import Watch
-        from storm_edge.runtime.video.live import Following, live_source, picture_pixels
+        from storm_edge.runtime.answer.watch import watch_source  # here, because whoever opens clips needs none of it
 
         window = whole_number("window", window, MAX_FRAMES)
         (budget := Budget.of(self.bundle.config, self.stages, self._sampling(sample))).check(window)
-        size = self.bundle.config.vision.image_size
 
         def open_clip(encoded: EncodedFrames) -> Video:
             with self.turns.held():
                 return self._video(encoded, budget.sample)
 
-        live, pixels = live_source(source, size, follow), picture_pixels(window) if pictures else 0
-        return Watch(Following(live, size, fps, pixels), self.stages, window, open_clip)
+        size = self.bundle.config.vision.image_size
+        return watch_source(source, size, self.stages, window, open_clip, fps=fps, follow=follow, pictures=pictures)
 
     def _sampling(self, sample: int | None) -> int:
         if sample is not None and sample < 1:

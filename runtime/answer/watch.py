@@ -20,7 +20,7 @@ from storm_edge.runtime.answer.token_ring import TokenRing
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.llm.sampling import SamplingOptions
 from storm_edge.runtime.sessions.device import Stopwatch
-from storm_edge.runtime.video.live import Following, LiveFrame
+from storm_edge.runtime.video.live import Following, LiveFrame, WatchedSource, live_source, picture_pixels
 from storm_edge.runtime.video.resizing import Pixels
 
 _CLOSING = 6.0  # seconds that closing waits for a thread; libav gives up a silent source sooner
@@ -49,6 +49,22 @@ class Moment:
     lost: str
     ended: bool
     pictures: tuple[Pixels, ...] = ()
+
+
+def watch_source(
+    source: WatchedSource,
+    size: int,
+    encoders: Encoders,
+    window: int,
+    open_clip: Callable[[EncodedFrames], Asked],
+    *,
+    fps: float,
+    follow: bool,
+    pictures: bool,
+) -> Watch:
+    """Watch a source, whose frames become `size` pixels a side; see `Pipeline.watch`."""
+    live, pixels = live_source(source, size, follow), picture_pixels(window) if pictures else 0
+    return Watch(Following(live, size, fps, pixels), encoders, window, open_clip)
 
 
 class Watch:
