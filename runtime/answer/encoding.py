@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from storm_edge.runtime.answer.clip_tokens import ClipTokens
+from storm_edge.runtime.answer.source import OpenedSource
 from storm_edge.runtime.answer.stages import Encoders
-from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.errors import VideoError
 from storm_edge.runtime.sessions.device import Stopwatch
-from storm_edge.runtime.video import FrameBatch
 from storm_edge.runtime.video.ahead import ahead
 
 
@@ -31,23 +30,18 @@ class EncodedFrames:
 
 
 def encode_frames(
-    encoders: Encoders,
-    batches: Iterator[FrameBatch],
-    *,
-    frames: int | None,
-    still: StillFrames | None,
-    beside: bool,
-    check: Callable[[int], None],
+    encoders: Encoders, opened: OpenedSource, *, frames: int | None, check: Callable[[int], None]
 ) -> EncodedFrames:
-    """Run vision over all frames but those that `still` finds; `frames` is how many will come, as far as that is known.
+    """Run vision over all frames but still ones; `frames` is how many will come, as far as that is known.
 
-    With `beside` a thread computes the next `batches` meanwhile. `check` is told how many frames there are before a
-    batch is encoded. Raises VideoError where there are none, EngineError, and what `batches` raises.
+    `check` is told how many frames there are before a batch is encoded. Raises VideoError where there are none,
+    EngineError, and what the source raises.
     """
+    batches, still = opened.batches, opened.still
     tokens, times, waited = encoders.tokens(frames), [], 0.0
     vision = Stopwatch(encoders.vision_session.device)
     with ExitStack() as stack:
-        if beside:
+        if opened.beside:
             batches = stack.enter_context(closing(ahead(batches)))
         start = time.perf_counter()
         for batch in batches:

@@ -130,14 +130,7 @@ class Pipeline:
             return self._encode(opened, frames, budget)
 
     def _encode(self, opened: OpenedSource, frames: int | None, budget: Budget) -> Video:
-        encoded = encode_frames(
-            self.stages,
-            opened.batches,
-            frames=frames,
-            still=opened.still,
-            beside=opened.beside,
-            check=budget.check_growing,
-        )
+        encoded = encode_frames(self.stages, opened, frames=frames, check=budget.check_growing)
         budget.check(encoded.tokens.count)
         return self._video(encoded, budget.sample)
 

@@ -22,7 +22,7 @@ DECODERS = ("pyav", "nvdec")
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """Batches of frames; what finds still ones among them, if that is looked for; whether a thread may be ahead."""
+    """Batches of frames; what finds still ones among them, if that is looked for; whether a thread reads ahead."""
 
     batches: Iterator[FrameBatch]
     still: StillFrames | None

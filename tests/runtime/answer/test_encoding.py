@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from storm_edge.runtime.answer.encoding import EncodedFrames, encode_frames
+from storm_edge.runtime.answer.source import OpenedSource
 from storm_edge.runtime.answer.stages import Encoders
 from storm_edge.runtime.answer.still import StillFrames
 from storm_edge.runtime.answer.temporal import TemporalEncoder
@@ -38,10 +39,12 @@ def batches(levels: list[int], size: int = 4) -> Iterator[FrameBatch]:
         yield FrameBatch(frames[at : at + size], np.arange(at, min(at + size, len(levels)), dtype=float))
 
 
-def encoded(vision: Vision, source: Iterator[FrameBatch], tolerance: int = 0, **how: Any) -> EncodedFrames:
-    how = {"frames": None, "beside": True, "check": lambda count: None} | how
+def encoded(
+    vision: Vision, source: Iterator[FrameBatch], tolerance: int = 0, beside: bool = True, **how: Any
+) -> EncodedFrames:
+    how = {"frames": None, "check": lambda count: None} | how
     encoders = Encoders(vision, TemporalEncoder(Vision()), 4)
-    return encode_frames(encoders, source, still=StillFrames(tolerance), **how)
+    return encode_frames(encoders, OpenedSource(source, StillFrames(tolerance), beside), **how)
 
 
 def levels_of(found: EncodedFrames) -> list[float]:
