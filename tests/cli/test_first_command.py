@@ -50,7 +50,7 @@ def test_the_demo_with_its_own_clips_ends_in_a_verified_engine(tmp_path: Path) -
             assert re.search(r"CPU int8 \d\d\.\d% \(\d+ of 25 layers\)", done.stdout.splitlines()[-1])
     assert "40 of 40 checks passed" in done.stdout
     report = json.loads((bundle / "calibration" / "demo" / "report.json").read_text())["quantized"]
-    assert report["uint8"]["multiplications"] > 0.8  # of a model whose reference clips are of the kind calibrated on
+    assert report["uint8"]["multiplications"] > 0.6  # of a model whose reference clips are of the kind calibrated on
     assert "layers.0.mixer.out_proj" in report["uint8"]["left"]
     for target, precision, more in ENGINES:
         assert run(build, bundle, "--target", target, "--precision", precision, *more).exit_code == 0
