@@ -2,6 +2,7 @@
 
     python benchmarks/families.py export FOLDER      # BIMBA-7B and LLaVA-OneVision-0.5B: init and export, time and peak
     python benchmarks/families.py answer FOLDER      # LLaVA-OneVision-0.5B: 8 and 32 frames, three contestants in turns
+    python benchmarks/families.py answer FOLDER --frames 32 --without "transformers bfloat16"
 
 Weights are random: speed does not depend on them, and no accuracy is claimed. `export` needs 40 GB of disk in FOLDER
 for the time of a model, 20 minutes or more a model on two cores. `answer` needs 12 GB of disk and 16 GB of memory, and
@@ -13,6 +14,7 @@ many threads as there are cores, each in a process of its own, taking turns at t
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -170,6 +172,7 @@ def of_transformers(folder: Path, kind: str, tokens: int) -> Callable[[int], dic
     looking: list[float] = []  # seconds that vision took
     get_video_features = model.model.get_video_features
 
+    @functools.wraps(get_video_features)  # `generate` passes what its signature names
     def timed(*args: Any, **more: Any) -> Any:
         begun = time.perf_counter()
         found = get_video_features(*args, **more)
@@ -223,7 +226,7 @@ def contestant(folder: Path, name: str, tokens: int) -> None:
         print(json.dumps(ask(int(line))), file=answers, flush=True)
 
 
-def answer(folder: Path, frames: list[int], tokens: int, rounds: int, small: bool) -> None:
+def answer(folder: Path, names: list[str], frames: list[int], tokens: int, rounds: int, small: bool) -> None:
     """Let the contestants take turns; print every answer and what they come to.
 
     A round that does not count comes first where several count.
@@ -233,7 +236,7 @@ def answer(folder: Path, frames: list[int], tokens: int, rounds: int, small: boo
     folder.mkdir(parents=True, exist_ok=True)
     make(folder, small)
     command = (sys.executable, __file__, "contestant", str(folder), "--tokens", str(tokens), "--name")
-    peers = [Contestant(name, (*command, name)) for name in CONTESTANTS]
+    peers = [Contestant(name, (*command, name)) for name in names]
     found = take_turns(peers, [str(n) for n in frames], rounds, warm_up=rounds > 1)
     say(others=found["others"], rounds=rounds, tokens=tokens, small=small)
     first: dict[tuple[str, int], float] = {}
@@ -243,12 +246,8 @@ def answer(folder: Path, frames: list[int], tokens: int, rounds: int, small: boo
             for one in answers:
                 say(contestant=name, frames=int(task), **one)
     for count in frames:
-        fastest = min(first[name, count] for name in CONTESTANTS[1:])
-        say(
-            frames=count,
-            first_token={n: first[n, count] for n in CONTESTANTS},
-            times=fastest / first[CONTESTANTS[0], count],
-        )
+        mine, *theirs = (first[name, count] for name in names)
+        say(frames=count, first_token=dict(zip(names, [mine, *theirs], strict=True)), times=min(theirs) / mine)
 
 
 def main() -> None:
@@ -260,6 +259,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", choices=CONTESTANTS[1:], help="leave out a slow one")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--name", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -272,7 +272,8 @@ def main() -> None:
     if options.what == "export":
         export(options.folder, options.models)
     else:
-        answer(options.folder, options.frames, options.tokens, options.rounds, options.small)
+        names = [name for name in CONTESTANTS if name != options.without]
+        answer(options.folder, names, options.frames, options.tokens, options.rounds, options.small)
 
 
 if __name__ == "__main__":

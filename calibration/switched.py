@@ -85,7 +85,8 @@ class SwitchedEncoders:
 
     def _with(self, quantized: Collection[Key]) -> Encoders:
         """The encoders with the switches of these layers on."""
-        on = {stage: np.array([(stage, x.node) in quantized for x in layers]) for stage, layers in self.layers.items()}
+        chosen = {*quantized}
+        on = {s: np.array([(s, x.node) in chosen for x in layers], bool) for s, layers in self.layers.items()}
         vision, temporal = (_SwitchedSession(self._sessions[stage], on[stage]) for stage in CALIBRATED)
         return Encoders(vision, TemporalEncoder(temporal), self._pool)
 

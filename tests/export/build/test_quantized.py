@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,9 +25,6 @@ from storm_edge.runtime.machine.targets import target
 
 Copy = Callable[[Path], Path]
 ENCODERS = BuildOptions(prepare_only=True, stages=("vision", "temporal"), max_frames=16)
-needs_rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
-)
 
 
 def largest_error(results: list[CheckResult], stage: str) -> float:
@@ -104,7 +100,7 @@ def test_without_a_calibration_or_the_hardware_there_is_one_line_that_says_what_
             build(opened, target(name), options)
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize(("precision", "sm"), [("int8", 86), ("int8", 89), ("int8", 120), ("fp8", 89), ("fp8", 120)])
 def test_tensorrt_for_rtx_compiles_quantized_graphs(
     precision: str, sm: int, calibrated: Path, copy_of: Copy, tmp_path: Path
@@ -115,7 +111,7 @@ def test_tensorrt_for_rtx_compiles_quantized_graphs(
         assert compile_graph(_job(bundle, graphs[stage], stage, tmp_path, sm)).engine_bytes > 10_000
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 def test_tensorrt_for_rtx_refuses_fp8_on_sm_86(calibrated: Path, copy_of: Copy, tmp_path: Path) -> None:
     bundle = Bundle.open(copy_of(calibrated))
     graphs, _ = prepare(bundle, _goal(bundle, "fp8"))

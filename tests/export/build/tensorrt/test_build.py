@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import shlex
 import sys
@@ -50,9 +49,6 @@ NOTHING = (None, None, None, None, False, None, None, None, None)
 WORKSTATION = Machine((), *NOTHING)
 RTX_4090 = Machine((Gpu("NVIDIA GeForce RTX 4090", 89),), *NOTHING)
 ORIN = Machine((Gpu("Orin (integrated)", 87),), *NOTHING)
-needs_rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
-)
 
 
 def test_preparing_runs_anywhere_is_checked_against_the_reference_and_never_chosen(bundle: Path, copy_of: Copy) -> None:
@@ -305,7 +301,7 @@ def test_an_engine_that_runs_outlives_a_build_with_other_options_that_fails(
     assert choose_engine(opened, None, ("rtx", "cpu")) == built
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 def test_tensorrt_for_rtx_compiles_for_gpus_that_are_not_here(bundle: Path, copy_of: Copy) -> None:
     opened = Bundle.open(copy_of(bundle))
     options = BuildOptions(sms=(86, 120), stages=("vision",), max_frames=16)
@@ -378,7 +374,7 @@ def test_the_whole_of_a_graph_that_cannot_be_cut_takes_clips_of_every_length(
     assert record.profiles["temporal"][0]["tokens"].max == [1, 128, 16, 128]
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_tensorrt_for_rtx_compiles_the_pieces(
     bundle: Path, copy_of: Copy, every_clip_is_long: None, precision: str

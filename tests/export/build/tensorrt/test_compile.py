@@ -27,10 +27,6 @@ from storm_edge.runtime.errors import BuildError
 from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
 
-needs_rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
-)
-
 
 def job(graph: Path, tmp_path: Path, sm: int, **changes: object) -> CompileJob:
     fields = {"package": "tensorrt_rtx", "graph": str(graph), "engine": str(tmp_path / "out.engine"), "profiles": []}
@@ -45,7 +41,7 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setattr(module.sys, "executable", str(script))
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize(
     ("precision", "llm_precision", "sm"), [("fp16", "bf16", 86), ("bf16", "fp16", 89), ("fp16", "int4", 120)]
 )
@@ -68,7 +64,7 @@ def test_tensorrt_for_rtx_compiles_every_prepared_graph(
         assert result.failure is None
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 def test_tensorrt_for_rtx_compiles_a_decoder_of_qwen3(config: StormConfig, tmp_path: Path) -> None:
     llm = config.llm.model_copy(update={"architecture": "qwen3", "head_width": 32})
     initialize(config.model_copy(update={"llm": llm}), tmp_path / "checkpoint")
@@ -81,7 +77,7 @@ def test_tensorrt_for_rtx_compiles_a_decoder_of_qwen3(config: StormConfig, tmp_p
     assert result.engine_bytes > 10_000
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 def test_the_form_for_tensorrt_10_3_compiles_as_well(bundle: Path, copy_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     opened = Bundle.open(copy_of(bundle))
     options = BuildOptions(tensorrt="10.7", stages=("vision", "temporal"), max_frames=16)
@@ -96,7 +92,7 @@ def test_the_form_for_tensorrt_10_3_compiles_as_well(bundle: Path, copy_of, tmp_
     assert not onnx.load(opened.path(stripped["temporal"]), load_external_data=False).functions
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 def test_attention_without_a_fused_kernel_is_a_missing_tactic(tmp_path: Path) -> None:
     q, k, v, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4, 64, 32]) for n in "qkvy")
     graph = helper.make_graph([helper.make_node("Attention", ["q", "k", "v"], ["y"])], "g", [q, k, v], [y])
@@ -106,7 +102,7 @@ def test_attention_without_a_fused_kernel_is_a_missing_tactic(tmp_path: Path) ->
     assert not (tmp_path / "out.engine").exists()
 
 
-@needs_rtx
+@pytest.mark.usefixtures("rtx")
 def test_an_operator_nobody_has_a_plugin_for_is_told_apart(tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in "xy")
     graph = helper.make_graph([helper.make_node("Nothing", ["x"], ["y"], domain="storm")], "g", [x], [y])

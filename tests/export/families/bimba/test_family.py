@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from bimba_block import bimba
+from downstream import compiled, quantized_engine, quantizers
 from llava_encoding import encoded, pixels
 from llava_models import SIDE, random_llava, save_as_authors
 
-from storm_edge.calibration.calibrate import calibrate
 from storm_edge.export.build.build import build
-from storm_edge.export.build.goal import judge
 from storm_edge.export.build.options import BuildOptions
-from storm_edge.export.build.prepare import prepare
-from storm_edge.export.build.tensorrt.compile import compile_graph
-from storm_edge.export.build.tensorrt.compile_job import CompileJob
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
 from storm_edge.export.families.recognise import open_checkpoint
 from storm_edge.runtime.answer.pipeline import load
-from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import CheckpointError
-from storm_edge.runtime.machine.probe import probe
 from storm_edge.runtime.machine.targets import target
 
 WIDTH, CHANNELS, STATE, RANK = 64, 128, 16, 4
-needs_rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed: pip install .[rtx]"
-)
 
 
 def selector() -> dict[str, torch.Tensor]:
@@ -89,30 +79,14 @@ def test_a_bundle_of_it_is_built_and_verified_and_answers(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("small_tower")
-def test_a_bundle_of_it_is_calibrated_for_int8_and_prepared_for_an_orin(tmp_path: Path) -> None:
-    export_bundle(saved(tmp_path / "checkpoint"), tmp_path / "bundle")
-    bundle = Bundle.open(tmp_path / "bundle")
-    calibrate(bundle, lambda: (synthetic_frames(4, SIDE, seed) for seed in range(8)), "frames", samples=8)
-    record = build(bundle, target("cpu"), BuildOptions("int8", "int4"))
-    assert record.verified
-    graph = onnx.load(bundle.path(record.graphs["temporal"]), load_external_data=False).graph
-    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 2  # what in_proj and out_proj read
-    record = build(bundle, target("orin"), BuildOptions("int8", "int4", prepare_only=True))
-    assert record.state == "prepared"
-    assert {result.stage for result in record.verification if result.passed} >= {"vision", "temporal"}
+def test_int8_engines_quantize_what_its_selector_multiplies(tmp_path: Path) -> None:
+    bundle, record = quantized_engine(saved(tmp_path / "checkpoint"))
+    assert quantizers(bundle, record)["temporal"] == 2  # what in_proj and out_proj read
 
 
-@needs_rtx
-@pytest.mark.usefixtures("small_tower")
-def test_tensorrt_for_rtx_compiles_its_selector(tmp_path: Path) -> None:
-    export_bundle(saved(tmp_path / "checkpoint"), tmp_path / "bundle")
-    bundle = Bundle.open(tmp_path / "bundle")
-    goal = judge(bundle, target("rtx"), BuildOptions(max_length=1024, max_frames=16, stages=("temporal",)), probe())
-    graphs, _ = prepare(bundle, goal)
-    job = {"package": "tensorrt_rtx", "graph": str(bundle.path(graphs["temporal"])), "compute_capabilities": [89]}
-    job |= {"engine": str(tmp_path / "out.engine"), "profiles": goal.profiles["temporal"]}
-    result = compile_graph(CompileJob.model_validate(job))
-    assert result.engine_bytes == (tmp_path / "out.engine").stat().st_size > 10_000
+@pytest.mark.usefixtures("rtx", "small_tower")
+def test_tensorrt_for_rtx_compiles_it(tmp_path: Path) -> None:
+    assert {*compiled(saved(tmp_path / "checkpoint"))} == {*STAGES}
 
 
 @pytest.mark.usefixtures("small_tower")

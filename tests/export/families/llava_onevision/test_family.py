@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from downstream import compiled, quantized_engine, quantizers
 from llava_encoding import encoded, pixels
 from llava_models import CHAT_TEMPLATE, SIDE, VOCABULARY, Model, random_llava, save_as_authors, save_as_transformers
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.export_bundle import export_bundle, synthetic_frames
 from storm_edge.export.families.recognise import open_checkpoint
 from storm_edge.runtime.answer.pipeline import Pipeline, load
-from storm_edge.runtime.bundle.manifest import Bundle
+from storm_edge.runtime.bundle.manifest import STAGES, Bundle
 from storm_edge.runtime.errors import CheckpointError
 from storm_edge.runtime.llm.prompt import ChatPrompt, Message, Prompt
 from storm_edge.runtime.llm.splice import SplicedPrompt
@@ -74,6 +75,19 @@ def test_logits_and_tokens_are_those_of_transformers(pipeline: Pipeline) -> None
     np.testing.assert_allclose(ours, logits, atol=1e-4)
     assert ours.argmax(axis=1).tolist() == tokens
     assert len(set(tokens)) > 4
+
+
+def test_int8_engines_are_built_though_nothing_of_its_temporal_stage_multiplies(tmp_path: Path) -> None:
+    root = save_as_transformers(random_llava(), tmp_path / "checkpoint")
+    bundle, record = quantized_engine(root)
+    found = quantizers(bundle, record)
+    assert found["temporal"] == 0
+    assert found["vision"] >= 12  # four of a block
+
+
+@pytest.mark.usefixtures("rtx")
+def test_tensorrt_for_rtx_compiles_it(tmp_path: Path) -> None:
+    assert {*compiled(save_as_transformers(random_llava(), tmp_path / "checkpoint"))} == {*STAGES}
 
 
 def test_the_prompt_is_the_one_that_the_processors_template_writes(checkpoint: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from downstream import compiled, quantized_engine, quantizers
 from nvila_models import PROJECTORS, expected_config, save_nvila
 from safetensors.torch import load_file, save_file
 
@@ -72,6 +73,19 @@ def test_a_bundle_of_it_is_built_and_verified_and_answers(tmp_path: Path) -> Non
     video = load(tmp_path / "bundle").open(synthetic_frames(8, 70, 1))
     np.testing.assert_allclose(np.asarray(video.rows), RECORDED["mlp_downsample_3x3_fix"], atol=1e-4)
     assert video.ask("What?").stats.visual_tokens == 2 * (4 + 1)
+
+
+def test_int8_engines_are_built_of_it(tmp_path: Path) -> None:
+    bundle, record = quantized_engine(save_nvila(tmp_path / "checkpoint"))
+    found = quantizers(bundle, record)
+    assert found["temporal"] == 0
+    assert found["vision"] >= 8  # four of a block
+
+
+@pytest.mark.usefixtures("rtx")
+def test_tensorrt_for_rtx_compiles_its_pooling(tmp_path: Path) -> None:
+    stages = ("temporal",)  # no fused attention is as narrow as this model's heads of 6 and 8
+    assert {*compiled(save_nvila(tmp_path / "checkpoint"), stages)} == {*stages}
 
 
 def test_weights_may_be_in_several_files_and_must_be_safetensors(tmp_path: Path) -> None:
