@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import secrets
 import shutil
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +18,7 @@ from typing import IO, Any
 from storm_edge.server.errors import RequestError
 
 MOST_FILES = 10_000
+PREFIX, YOUNG_SECONDS = "storm-serve-", 60
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,15 @@ class Scratch(io.BufferedRandom):
 
 
 class FileStore:
-    """A folder that only this user reads, with at most `storage` bytes. Its methods may be called from any thread."""
+    """A folder that only this user reads, with at most `storage` bytes. Its methods may be called from any thread.
+
+    The folder is locked while it is in use, so that the next store finds and removes what a killed server left.
+    """
 
     def __init__(self, storage: int) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="storm-serve-"))
+        _remove_abandoned(Path(tempfile.gettempdir()))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._held = _lock(self.folder)
         self._storage, self.taken = storage, 0
         self._lock = threading.Lock()
         self._files: dict[str, StoredFile] = {}
@@ -129,6 +138,29 @@ class FileStore:
     def close(self) -> None:
         """Remove everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._held)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder until the descriptor that this returns is closed; raises OSError where another holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove stores of this user that no server holds; one that is younger than a minute may just not be locked yet."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > YOUNG_SECONDS:
+                descriptor = _lock(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(descriptor)
 
 
 def _missing(param: str) -> RequestError:

@@ -127,7 +127,9 @@ def test_a_key_is_asked_for_where_there_is_one(page: Any, serve: Callable[..., A
 
 
 @in_browser
-def test_an_answer_can_be_stopped(page: Any, served: Any, clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_is_stopped_by_its_button_or_by_another_video(
+    page: Any, served: Any, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = Generation.__next__
 
     def slow(generation: Generation) -> str:
@@ -139,9 +141,17 @@ def test_an_answer_can_be_stopped(page: Any, served: Any, clips: list[Path], mon
     page.set_input_files("#file", clips[1])
     page.fill("#question", "What happens?")
     page.click("#send")
+    for waits in ("#send", "#watch", "#camera"):
+        sync_api.expect(page.locator(waits)).to_be_disabled()
     page.click("#stop")
+    for waits in ("#send", "#watch", "#camera"):
+        sync_api.expect(page.locator(waits)).to_be_enabled()
+    served.wait_until(lambda: served.scheduler.count == 0)
+    page.click("#send")
+    page.set_input_files("#file", clips[0])
     sync_api.expect(page.locator("#send")).to_be_enabled()
     served.wait_until(lambda: served.scheduler.count == 0)
+    assert page.locator("#turns > li").count() == 0
 
 
 @in_browser

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +65,34 @@ def test_what_is_no_such_form_is_refused_and_leaves_nothing(body: bytes) -> None
     assert caught.value.status in (400, 413)
     assert (list(store.folder.iterdir()), store.listed(), store.taken) == ([], [], 0)
     store.close()
+
+
+def test_a_store_removes_what_a_killed_server_left_and_nothing_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    script = "from storm_edge.server.files import FileStore; s = FileStore(9); print(s.folder, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as other:
+        assert other.stdout is not None
+        left = Path(other.stdout.readline().strip())
+        (left / "file-1").write_bytes(b"VIDEO")
+        other_files, young = tmp_path / "others", tmp_path / "storm-serve-young"
+        for folder in (other_files, young):
+            folder.mkdir()
+        for folder in (left, other_files):
+            os.utime(folder, (0, 0))
+        first = FileStore(1000)
+        os.utime(first.folder, (0, 0))
+        assert left.exists()  # its server runs
+        other.kill()
+    second = FileStore(1000)
+    assert {*tmp_path.iterdir()} == {first.folder, second.folder, other_files, young}
 
 
 @pytest.mark.parametrize("kind", ["", "application/json", "multipart/form-data", "multipart/form-data; boundary="])
