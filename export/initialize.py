@@ -56,7 +56,7 @@ def initialize(
         temporal = dict(imported.temporal or {})
         drawn = {n: s for n, s in temporal_shapes(config).items() if n not in temporal}
         temporal |= _random(drawn, seed)
-        if imported.temporal is None:
+        if imported.temporal is None and config.temporal.num_layers:
             temporal |= _visible_directions(config, vision, temporal)
         (folder / "vision_tower").mkdir()
         write_safetensors(folder / "vision_tower" / "model.safetensors", _typed(vision, config.dtype))
@@ -92,7 +92,8 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> Float32:
         step = np.exp(rng.uniform(np.log(1e-3), np.log(1e-1), shape))
         return np.log(np.expm1(step)).astype(np.float32)
     values = rng.standard_normal(shape, dtype=np.float32)
-    if "norm" in name.split(".")[-2]:
+    module = name.rpartition(".")[0]
+    if "norm" in module.rpartition(".")[2]:
         return 0.1 * values + (1.0 if name.endswith(".weight") else 0.0)
     if name.endswith(".bias"):
         return 0.02 * values

@@ -25,7 +25,8 @@ class Pooling(nn.Module):
             return x
         if self.bilinear:
             x = x.reshape(1, frames // self.k, self.grid, self.grid, width)
-            x = interpolated(interpolated(x, 2, self.cells), 3, self.cells)
+            # In fp32 whatever the model's type: the shares are constants of the graph, and 16 bits would round them.
+            x = interpolated(interpolated(x.float(), 2, self.cells), 3, self.cells).to(x.dtype)
         else:
             if (whole := self.cells * self.side) < self.grid:
                 x = x.reshape(1, frames // self.k, self.grid, self.grid, width)[:, :, :whole, :whole]

@@ -26,10 +26,9 @@ def direction_moves(
     encoder = VisionEncoder(config).eval()
     state = {n.removeprefix("vision_model.").replace("encoder.layers.", "blocks."): t for n, t in vision.items()}
     state |= {n: t for n, t in temporal.items() if n.startswith("projector.")}
-    wanted = encoder.state_dict().keys()
-    encoder.load_state_dict({n: _tensor(t) for n, t in state.items() if n in wanted})
+    _load(encoder, state)
     layers = TemporalEncoder(config).eval()
-    layers.load_state_dict({n: _tensor(t) for n, t in temporal.items() if not n.startswith("projector.")})
+    _load(layers, temporal)
     side = config.vision.image_size
     frames = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (_FRAMES, side, side, 3), dtype=np.uint8)
     with torch.no_grad():
@@ -49,6 +48,12 @@ def weakest_move(layer: TemporalLayer, x: torch.Tensor) -> float:
     u, z = mixer.in_proj(layer.norm(x)).chunk(2, dim=-1)  # each (batch, length, channels)
     moves = [mixer.out_proj(mixer.direction(u, z, suffix)).norm() / x.norm() for suffix in mixer.suffixes]
     return float(min(moves)) * (0.5 if mixer.halve_sum else 1.0)
+
+
+def _load(network: torch.nn.Module, state: Mapping[str, LazyTensor]) -> None:
+    """Give a network its own of the tensors."""
+    wanted = network.state_dict().keys()
+    network.load_state_dict({name: _tensor(tensor) for name, tensor in state.items() if name in wanted})
 
 
 def _tensor(tensor: LazyTensor) -> torch.Tensor:

@@ -9,17 +9,22 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipModel, SiglipVisionModel
 
+from storm_edge.export.build.build import build
+from storm_edge.export.build.options import BuildOptions
 from storm_edge.export.checkpoint.folder import Checkpoint
 from storm_edge.export.checkpoint.importers import Imported, import_language, import_temporal, import_vision
+from storm_edge.export.export_bundle import export_bundle
 from storm_edge.export.initialize import initialize
 from storm_edge.export.network.language import load_language_state, transformers_config
 from storm_edge.export.network.load import load_temporal, load_vision
 from storm_edge.export.network.temporal import TemporalLayer
 from storm_edge.export.network.visibility import weakest_move
 from storm_edge.export.network.vision import siglip_config
+from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.config.presets import PRESETS, preset
 from storm_edge.runtime.config.schema import StormConfig
 from storm_edge.runtime.errors import CheckpointError, UsageError
+from storm_edge.runtime.machine.targets import target
 
 
 def test_each_direction_moves_its_layers_output_by_at_least_a_tenth(checkpoint: Path) -> None:
@@ -31,6 +36,22 @@ def test_each_direction_moves_its_layers_output_by_at_least_a_tenth(checkpoint: 
         assert isinstance(layer, TemporalLayer)
         assert weakest_move(layer, x) >= 0.1
         x = layer(x)
+
+
+@pytest.mark.parametrize("name", ["llava-onevision-0.5b", "bimba-7b", "nvila-8b-video", "nvila-lite-8b"])
+def test_presets_of_other_families_are_exported_in_their_own_bf16_and_verified(name: str, tmp_path: Path) -> None:
+    large = preset(name)
+    vision = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    llm = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small = {
+        "vision": large.vision.model_copy(update=vision | {"image_size": 70}),  # an odd side, as 27 x 27
+        "llm": large.llm.model_copy(update=llm | {"num_key_value_heads": 2, "vocab_size": 4096}),
+    }
+    initialize(large.model_copy(update=small), tmp_path / "checkpoint")
+    export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.config.dtype == "bfloat16"
+    assert build(bundle, target("cpu"), BuildOptions()).verified
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
