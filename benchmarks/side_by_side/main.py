@@ -27,6 +27,8 @@ from turns import take_turns
 from storm_edge.runtime.errors import StormError
 from storm_edge.runtime.machine.doctor import examine
 
+DEEP = "edge"  # the model of full depth
+
 
 def machine() -> dict[str, str]:
     """What a row was measured on."""
@@ -72,7 +74,8 @@ def main() -> int:
             continue
         done = read(cache) | {row.name: found}  # another run may have added to it
         cache.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    write_page(place, done, ROOT / "docs")
+    deep = {} if place.model == DEEP else read(Workplace.of(DEEP).folder / "rows.json")
+    write_page(place, done, deep, ROOT / "docs")
     return int(failed > 0)
 
 

@@ -35,15 +35,15 @@ more than {most:.0%} are left out.
 """
 
 
-def write_page(place: Workplace, rows: Rows, docs: Path) -> None:
-    """Write the page, and the pictures where their rows are there."""
+def write_page(place: Workplace, rows: Rows, deep: Rows, docs: Path) -> None:
+    """Write the page, and the pictures where their rows are there; `deep` are rows of the model at its full depth."""
     config = place.config
     about = {"model": place.model, "n": config.tokens_per_frame, "blocks": config.vision.layers_run}
     about |= {"mamba": config.temporal.num_layers, "s": "s" * (config.temporal.num_layers > 1)}
     about |= {"layers": config.llm.num_hidden_layers, "vocabulary": config.llm.vocab_size, "most": CLEAN}
     noisy = sorted(name for name, row in rows.items() if row["others"] > CLEAN)
-    rows = {name: row for name, row in rows.items() if name not in noisy}
-    parts = [INTRODUCTION.format(**about), *_machines(rows, noisy), *_questions(rows)]
+    rows, deep = ({name: x for name, x in found.items() if x["others"] <= CLEAN} for found in (rows, deep))
+    parts = [INTRODUCTION.format(**about), *_machines(rows, noisy), *_questions(rows), *_deep(deep)]
     parts += [*_language(rows), *_budget(place, rows), *_scaling(rows, docs), *_gpu()]
     (docs / "benchmarks.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
@@ -64,6 +64,22 @@ def _questions(rows: Rows) -> list[str]:
         " tokens the scan would be all that is measured.",
         "",
     ]
+    return parts + _question_tables(rows)
+
+
+def _deep(rows: Rows) -> list[str]:
+    if not rows:
+        return []
+    text = (
+        "All 11 blocks of the tower, two Mamba layers, all 24 layers and the whole vocabulary of the language model, so"
+        ' that decoding the video weighs less: `python benchmarks/side_by_side/main.py edge --only "question*"`, then'
+        " the page of the smaller model again."
+    )
+    return ["### At full depth", "", text, "", *_question_tables(rows)]
+
+
+def _question_tables(rows: Rows) -> list[str]:
+    parts = []
     for name in ("question", "question int8", "question compiled", "question bfloat16"):
         if name not in rows:
             continue

@@ -64,9 +64,12 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path, module
         "prefill 1568": row({"storm int4": {"1568 0": [{"prefill": 8.0, "peak_memory_bytes": 1}]}}),
         "prefill 392": row({"storm int4": {"392 0": [{"prefill": 2.0, "peak_memory_bytes": 1}]}}),
     }
-    module("page").write_page(module("prepare").Workplace.of("edge"), done, tmp_path)
+    deep = {"question": row({"storm cpu-fp32": {"32": [run(2.0)]}, "PyTorch float32": {"32": [run(6.0, 3.0)]}})}
+    deep["question int8"] = noisy
+    module("page").write_page(module("prepare").Workplace.of("quarter"), done, deep, tmp_path)
     page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert "first token 2.00 times as soon, second question 40 times sooner than the first" in page
+    assert "first token 3.00 times as soon, second question 80 times" in page.split("### At full depth")[1]
     assert "| 32 | 8.00 (11.0) | not run | 2.00 (5.0) | not run | not run |" in page
     assert "| 512 | llama.cpp Q4_0 | 2.00 s | 256 | 50 ms | 1.00 GiB | 1% |" in page
     assert "Left out: scaling 256." in page
@@ -78,7 +81,7 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path, module
 
 def test_a_page_without_rows_says_so(tmp_path: Path, module: Callable[[str], Any]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: run `make setup`")
-    module("page").write_page(module("prepare").Workplace.of("quarter"), {}, tmp_path)
+    module("page").write_page(module("prepare").Workplace.of("quarter"), {}, {}, tmp_path)
     page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert "No row has been measured on a quiet machine yet." in page
     assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.md"]

@@ -52,6 +52,8 @@ def test_presets_of_other_families_are_exported_in_their_own_bf16_and_verified(n
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.config.dtype == "bfloat16"
     assert build(bundle, target("cpu"), BuildOptions()).verified
+    orin = build(bundle, target("orin"), BuildOptions(precision="bf16", prepare_only=True))
+    assert all(result.passed for result in orin.verification)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
