@@ -127,6 +127,7 @@ COVERED_BY = {
     "runtime/llm/template_limits.py": "runtime/llm/test_template.py",
     "runtime/llm/template_child.py": "runtime/llm/test_template.py",
     "runtime/llm/language_folder.py": "export/build/tensorrt_llm/test_build.py",
+    "runtime/llm/arriving.py": "runtime/llm/test_vllm.py",
     "runtime/llm/vllm_package.py": "runtime/llm/test_vllm.py",
     "runtime/llm/vllm_request.py": "runtime/llm/test_vllm.py",
     "runtime/llm/tensorrt_llm_engine.py": "runtime/llm/test_tensorrt_llm.py",

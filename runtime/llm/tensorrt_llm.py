@@ -23,7 +23,8 @@ import numpy as np
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, UsageError
-from storm_edge.runtime.llm.base import Finish, Float32Array, Generator
+from storm_edge.runtime.llm.arriving import ArrivingTokens
+from storm_edge.runtime.llm.base import Float32Array, Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.newline import Newline
 from storm_edge.runtime.llm.sampling import SamplingOptions
@@ -189,38 +190,18 @@ class TensorRtLlmGenerator:
         )
 
 
-class TensorRtLlmStream:
+class TensorRtLlmStream(ArrivingTokens):
     """Implements `TokenStream`. A stream that nobody holds any more is cancelled."""
 
     def __init__(self, executor: Any, request: Any, ends: Collection[int], most: int, tokens_per_block: int) -> None:
-        self._executor, self._ends, self._most = executor, ends, most
-        self._waiting: list[int] = []
-        self._final = False
-        self.ids: list[int] = []
-        self.finish: Finish | None = None
+        super().__init__(ends, most)
+        self._executor = executor
         self._id = executor.enqueue_request(request)
         self._cancel = weakref.finalize(self, executor.cancel_request, self._id)
         self._cancel.atexit = False  # the executor may be gone by then
         metrics = self._more()
         blocks = metrics.kv_cache_metrics.num_reused_blocks if metrics is not None else 0
         self.reused = int(blocks) * tokens_per_block
-
-    def __iter__(self) -> TensorRtLlmStream:
-        return self
-
-    def __next__(self) -> int:
-        if self.finish is not None:
-            raise StopIteration
-        while not self._waiting and not self._final:
-            self._more()
-        token = self._waiting.pop(0) if self._waiting else None
-        if token is None or token in self._ends:
-            self._end("end" if token is not None or len(self.ids) < self._most else "length")
-            raise StopIteration
-        self.ids.append(token)
-        if len(self.ids) == self._most:
-            self._end("length")
-        return token
 
     def _more(self) -> Any:
         """Wait for tokens; returns the request's metrics, or None."""
@@ -229,14 +210,9 @@ class TensorRtLlmStream:
             result = response.result
             self._waiting += result.output_token_ids[0]
             self._final = self._final or result.is_final
-        return result.request_perf_metrics if result is not None else None
-
-    def _end(self, finish: Finish) -> None:
-        self.finish = finish
         if self._final:
-            self._cancel.detach()
-        else:
-            self._cancel()
+            self._cancel.detach()  # there is nothing to cancel any more
+        return result.request_perf_metrics if result is not None else None
 
 
 def _wait(executor: Any, request: int) -> list[Any]:

@@ -19,8 +19,9 @@ import numpy as np
 from storm_edge.runtime.bundle.engine import EngineRecord
 from storm_edge.runtime.bundle.manifest import Bundle
 from storm_edge.runtime.errors import EngineError, UsageError
+from storm_edge.runtime.llm.arriving import ArrivingTokens
 from storm_edge.runtime.llm.background import Background
-from storm_edge.runtime.llm.base import Finish, Float32Array, Generator
+from storm_edge.runtime.llm.base import Float32Array, Generator
 from storm_edge.runtime.llm.embedding import EmbeddingTable
 from storm_edge.runtime.llm.language_folder import language_folder
 from storm_edge.runtime.llm.newline import Newline
@@ -106,36 +107,16 @@ class VllmGenerator:
         return self._api.embeds_input(torch.from_numpy(rows).to(getattr(torch, self._dtype)))
 
 
-class VllmStream:
+class VllmStream(ArrivingTokens):
     """Implements `TokenStream`. A stream that nobody holds any more is cancelled."""
 
     def __init__(self, engine: _Engine, rendered: Any, params: Any, ends: Collection[int], most: int) -> None:
-        self._engine, self._ends, self._most = engine, ends, most
-        self._waiting: list[int] = []
-        self._final = False
-        self.ids: list[int] = []
-        self.finish: Finish | None = None
+        super().__init__(ends, most)
+        self._engine = engine
         self._outputs = engine.generate(rendered, params)
         self._cancel = weakref.finalize(self, engine.cancel, self._outputs)
         self._cancel.atexit = False  # the engine may be gone by then
         self.reused = int(self._more().num_cached_tokens or 0)
-
-    def __iter__(self) -> VllmStream:
-        return self
-
-    def __next__(self) -> int:
-        if self.finish is not None:
-            raise StopIteration
-        while not self._waiting and not self._final:
-            self._more()
-        token = self._waiting.pop(0) if self._waiting else None
-        if token is None or token in self._ends:
-            self._end("end" if token is not None or len(self.ids) < self._most else "length")
-            raise StopIteration
-        self.ids.append(token)
-        if len(self.ids) == self._most:
-            self._end("length")
-        return token
 
     def _more(self) -> Any:
         """Wait for tokens; returns what came with them."""
@@ -143,10 +124,6 @@ class VllmStream:
         self._waiting += output.outputs[0].token_ids
         self._final = output.finished
         return output
-
-    def _end(self, finish: Finish) -> None:
-        self.finish = finish
-        self._cancel()
 
 
 class _Engine:
