@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from typing import IO
 
 from storm_edge.batch.library import Item
 from storm_edge.batch.predictor import Asking
@@ -19,6 +21,7 @@ from storm_edge.runtime.errors import EngineError, StormError
 
 AHEAD = 2  # items a worker has: one that it answers about, one that it decodes
 TRIES = 2  # how often an item may be there when a worker ends
+LAST_WORDS = 300  # bytes of what an ended worker wrote that are told
 LOADS = 3  # workers one after the other that may end before one has loaded the bundle
 
 
@@ -36,6 +39,7 @@ class _Task:
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
+    errors: IO[bytes]  # what it wrote to stderr
     ready: bool = False
     tasks: deque[_Task] = field(default_factory=deque)
 
@@ -123,6 +127,7 @@ class _Pool:
             worker.process.kill()
             worker.process.wait()
             worker.connection.close()
+            worker.errors.close()
 
     def _replace(
         self, worker: _Worker, waiting: deque[_Task], failed: Callable[[Item, str, bool], Sequence[Row]]
@@ -130,9 +135,11 @@ class _Pool:
         """A new process for one that has ended, and its tasks again, or their rows where they were tried enough."""
         worker.connection.close()
         code = worker.process.wait()
+        how = _how(code, worker.errors)
+        worker.errors.close()
         self._unloaded += not worker.ready
         if self._unloaded >= LOADS:
-            raise EngineError(f"a worker ended while it loaded the bundle ({_how(code)}): take fewer --workers.")
+            raise EngineError(f"a worker ended while it loaded the bundle ({how}): take fewer --workers.")
         for task in reversed(worker.tasks):
             task.ended += 1
             if task.ended < TRIES:
@@ -141,28 +148,34 @@ class _Pool:
             if task.ended >= TRIES:
                 # The kernel kills where memory is short, which another time it may not be.
                 passing = code == -signal.SIGKILL
-                yield failed(task.item, f"the process that looked at it ended ({_how(code)}), twice", passing)
+                yield failed(task.item, f"the process that looked at it ended ({how}), twice", passing)
         self._workers[self._workers.index(worker)] = self._start()
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
+        errors = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "storm_edge.batch.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=errors,
                 pass_fds=[theirs.fileno()],
             )
         connection = Connection(ours.detach())
         connection.send((os.getpid(), self._asking))
-        return _Worker(process, connection)
+        return _Worker(process, connection, errors)
 
 
-def _how(code: int) -> str:
+def _how(code: int, errors: IO[bytes]) -> str:
+    """How a process ended, and the end of the last line that it wrote."""
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - LAST_WORDS))
+    said = " ".join(errors.read().decode(errors="replace").strip().rpartition("\n")[2].split())
     if code >= 0:
-        return f"exit status {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+        how = f"exit status {code}"
+    else:
+        try:
+            how = signal.Signals(-code).name
+        except ValueError:
+            how = f"signal {-code}"
+    return f"{how}: {said}" if said else how

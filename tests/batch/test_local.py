@@ -98,6 +98,13 @@ for rows in answer_locally(Asking("{bundle}", frames=8), items(), 1, None):
 """
 
 
+DEAD = """
+import os, sys
+print("no", "room", sep=chr(10), file=sys.stderr, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
 @pytest.mark.parametrize(("deaths", "answers"), [(2, True), (3, False)])
 def test_workers_that_end_while_they_load_are_replaced_a_few_times(
     trained: Path, library: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, answers: bool
@@ -106,7 +113,7 @@ def test_workers_that_end_while_they_load_are_replaced_a_few_times(
 
     def popen(command: list[str], **more: object) -> subprocess.Popen[bytes]:
         begun[0] += 1
-        dead = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+        dead = [sys.executable, "-c", DEAD]
         return start(dead if begun[0] <= deaths else command, **more)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(subprocess, "Popen", popen)
@@ -115,7 +122,7 @@ def test_workers_that_end_while_they_load_are_replaced_a_few_times(
         rows = [row for rows in answer_locally(asking(trained), items, 1, failed) for row in rows]
         assert [row.error for row in rows] == [None, None]
     else:
-        with pytest.raises(EngineError, match="ended while it loaded the bundle"):
+        with pytest.raises(EngineError, match=r"ended while it loaded the bundle \(SIGKILL: room\)"):
             list(answer_locally(asking(trained), items, 1, failed))
 
 
