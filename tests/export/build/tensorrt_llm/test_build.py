@@ -32,6 +32,7 @@ from storm_edge.export.build import build as building
 from storm_edge.export.build import goal as goals
 from storm_edge.export.build.tensorrt import build as compiling
 from storm_edge.export.build.tensorrt import build as tensorrt_build
+from storm_edge.export.build.tensorrt import engines
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.runtime import SamplingOptions, load
 from storm_edge.runtime.bundle.contents import unlisted_files
@@ -275,8 +276,8 @@ def device(tmp_path: Path, reader: ModuleType, monkeypatch: pytest.MonkeyPatch) 
     # The package's own TensorRT, which is older than what a machine without one prepares for.
     monkeypatch.setattr(goals, "installed", lambda _: "10.14.1.48")
     monkeypatch.setattr(compiling, "require_package", lambda _: "10.14.1.48")
-    monkeypatch.setattr(compiling, "timing_cache", lambda _: tmp_path / "timing")
-    monkeypatch.setattr(compiling, "compile_graph", compile_in_place_of_tensorrt)
+    monkeypatch.setattr(engines, "timing_cache", lambda _: tmp_path / "timing")
+    monkeypatch.setattr(engines, "compile_graph", compile_in_place_of_tensorrt)
     real = importlib.metadata.version
 
     def version(name: str) -> str:

@@ -24,6 +24,7 @@ from storm_edge.cli.build import command
 from storm_edge.export.build import build as building
 from storm_edge.export.build.tensorrt import build as compiling
 from storm_edge.export.build.tensorrt import build as tensorrt_build
+from storm_edge.export.build.tensorrt import engines
 from storm_edge.export.build.tensorrt.compile_job import CompileJob, CompileResult
 from storm_edge.export.build.vllm import build as llm_build
 from storm_edge.runtime import SamplingOptions, load
@@ -143,8 +144,8 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setitem(RUNNERS, "tensorrt", row)
     monkeypatch.setitem(sys.modules, "made_up_tensorrt", SimpleNamespace(InPlaceOfTensorRT=InPlaceOfTensorRT))
     monkeypatch.setattr(compiling, "require_package", lambda _: "10.14.1.48")
-    monkeypatch.setattr(compiling, "timing_cache", lambda _: tmp_path / "timing")
-    monkeypatch.setattr(compiling, "compile_graph", compile_in_place_of_tensorrt)
+    monkeypatch.setattr(engines, "timing_cache", lambda _: tmp_path / "timing")
+    monkeypatch.setattr(engines, "compile_graph", compile_in_place_of_tensorrt)
     monkeypatch.setattr(llm_build, "require_package", lambda _: "0.33.0")
     monkeypatch.setattr(vllm, "package_names", lambda: package)
     return made
