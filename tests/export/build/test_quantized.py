@@ -146,7 +146,7 @@ def test_a_language_model_of_small_weights_is_verified_and_smaller(precision: st
         opened.path(f"graphs/{name}").stat().st_size
         for name in ("decoder.data", Path(record.graphs["decoder"]).stem + ".data")
     ]
-    assert sizes[0] > (3.5 if precision == "int8" else 4) * sizes[1]
+    assert sizes[0] > 2 * sizes[1]  # beside the weights it holds the rotary tables of 8192 positions in fp32
 
 
 def test_heads_that_onnxruntimes_attention_does_not_take_are_refused(bundle: Path) -> None:
