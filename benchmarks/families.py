@@ -5,7 +5,7 @@
     python benchmarks/families.py answer FOLDER --frames 32 --without "transformers bfloat16"
 
 Weights are random: speed does not depend on them, and no accuracy is claimed. `export` needs 40 GB of disk in FOLDER
-for the time of a model, 20 minutes or more a model on two cores. `answer` needs 12 GB of disk and 16 GB of memory, and
+for the time of a model, 4 to 12 minutes a model on two cores. `answer` needs 12 GB of disk and 16 GB of memory, and
 keeps what it made, so that a second run measures at once; `--small` tries everything with a tiny model in minutes.
 The contestants are this project (int8 encoders, all their linear layers; int4 language model) and transformers in fp32
 and bf16, all with as many threads as there are cores, each in a process of its own, taking turns at the same frames.
